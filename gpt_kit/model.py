@@ -65,6 +65,7 @@ class GPT(nn.Module):
         condition:str='adaptive', # 'adaptive' LayerNorm, or 'tokens' as in the paper
         step_scale:float=1000.,   # diffusion steps are divided by this (paper: 1)
         metric_scale:float=1.,    # metrics are divided by this (paper: 1)
+        start_gain:float=5.,      # starting weights are small beside noise; the encoders see them multiplied by this (paper: 1)
         n_frequencies:int=32,     # (paper: 128)
         octaves:int=8,            # from 1 to 2**octaves radians per unit (paper: 14)
     ):
@@ -99,7 +100,7 @@ class GPT(nn.Module):
         metric:Tensor,  # (B,) the metric that the start has
     )->Tensor:          # (B, D) guess of the clean future weights, scaled
         s = torch.stack([j.to(metric.dtype), prompt - metric, prompt, metric], 1)/self.scales
-        s, h, c = scalar_features(s, self.frequencies), self.tokens.encode(noised, start), None   # (B, 4, F), (B, L, E)
+        s, h, c = scalar_features(s, self.frequencies), self.tokens.encode(noised, start*self.config['start_gain']), None   # (B, 4, F), (B, L, E)
         if self.config['condition'] == 'adaptive': c = self.scalars(s.flatten(1))                  # (B, E)
         else: h = torch.cat([h, torch.stack([n(e(s[:, i])) for i, (e, n) in enumerate(zip(self.scalars, self.scalar_norms))], 1) + self.position], 1)  # (B, L+4, E)
         n = h.shape[1] - (0 if c is not None else 4)

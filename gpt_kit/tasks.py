@@ -153,13 +153,15 @@ def classification(
     n_train:int|None=None,        # images to train on (default: two thirds)
     n_test:int|None=None,         # images to measure on (default: all others); what is left is the second test set
     seed:int=0,                   # of the shuffle
-)->Task:
+)->Task:                          # inputs centred on the mean training input, and divided by one standard deviation
     "A classification task from one data set, split once and for all."
     X, y = torch.as_tensor(X, dtype=torch.float32), torch.as_tensor(y, dtype=torch.int64)
     if len(X) != len(y): raise ValueError(f"task {name}: X has {len(X)} rows but y has {len(y)} labels; they must pair up")
     n_train = n_train or 2*len(X)//3
     ix = torch.randperm(len(X), generator=torch.Generator().manual_seed(seed))
     a, b, c = ix.tensor_split([n_train, n_train + (n_test or len(X)-n_train)])
+    X = X - X[a].mean(0)
+    X = X/X[a].std()
     return Task(name, net, (X[a], y[a]), (X[b], y[b]), (X[c], y[c]) if len(c) else None)
 
 # %% ../nbs/01_tasks.ipynb #digits
@@ -171,11 +173,11 @@ def mlp(
 
 def digits(
     widths:tuple=(16,),  # hidden widths; () gives a linear classifier
-)->Task:                 # pixels scaled to mean 0, standard deviation 1 over all images
+)->Task:
     "scikit-learn's digits with an MLP: 1,000 train, 500 test and 297 second-test images."
     X, y = load_digits(return_X_y=True)
     name = 'digits' if tuple(widths) == (16,) else '-'.join(['digits', *map(str, widths)])
-    return classification(name, (X - X.mean())/X.std(), y, mlp((64, *widths, 10)), n_train=1000, n_test=500)
+    return classification(name, X, y, mlp((64, *widths, 10)), n_train=1000, n_test=500)
 
 # %% ../nbs/01_tasks.ipynb #task-named
 def task_named(

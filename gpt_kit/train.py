@@ -66,14 +66,15 @@ def draw_paper(
     return i, i + gap
 
 def draw_even(
-    values:Tensor,              # (R, S) metric of each checkpoint
+    values:Tensor,              # (R, S) metric of each checkpoint, less is better
     generator:torch.Generator,
     first:float=.5,             # share of starts that are the first checkpoint; the others are uniform among the earlier ones
+    power:float=2.,             # 1: futures evenly over the metric; 2: over the square root of its distance from the best
 )->tuple:                       # earlier and later checkpoint of each run, (R,) and (R,)
-    "The future's metric uniform over the run's range, then the start among the earlier checkpoints."
+    "The future's metric evenly over the run's range, then the start among the earlier checkpoints."
     R, later = len(values), values[:, 1:]
     low, high = later.amin(1), later.amax(1)
-    want = low + (high - low)*torch.rand(R, generator=generator)
+    want = low + (high - low)*torch.rand(R, generator=generator)**power
     k = (later - want[:, None]).abs().argmin(1) + 1
     i = (torch.rand(R, generator=generator)*k).long()
     return torch.where(torch.rand(R, generator=generator) < first, 0, i), k
@@ -99,7 +100,8 @@ def draw_pairs(
     "Random pairs of checkpoints, runs drawn uniformly (G.pt, Algorithm 2, line 5)."
     r = runs[torch.randint(len(runs), (B,), generator=generator).numpy()]
     values = data.values[r]                                            # (B, S)
-    i, k = DRAWS[draw](values, generator)
+    sense = 1 if data.store.metrics[data.metric]['minimize'] else -1
+    i, k = DRAWS[draw](sense*values, generator)
     start, future = (data.store.rows(np.tile(r, 2), torch.cat([i, k]).numpy())*data.scale).split(B)
     if augment: start, future = permute_alike(data.store.layout, start, future, generator=generator)
     return Pairs(start, future, *(values.gather(1, m[:, None])[:, 0] for m in (i, k)))
@@ -122,9 +124,9 @@ def diffusion_loss(
 @dataclass(frozen=True)
 class Plan:
     "How a model is trained."
-    steps:int = 850           # training steps
-    batch:int = 128           # B, pairs in each
-    lr:float = 1.5e-3         # greatest learning rate
+    steps:int = 1500          # training steps
+    batch:int = 64            # B, pairs in each
+    lr:float = 3e-3           # greatest learning rate
     warmup:int = 50           # steps to get there
     weight_decay:float = .1   # of linear layers' matrices
     clip:float = 1.           # greatest norm of a gradient
@@ -160,7 +162,7 @@ class State:
         self.generator = torch.Generator().manual_seed(seed)
         decayed = [m.weight for m in self.model.modules() if isinstance(m, nn.Linear)]
         others = [p for p in self.model.parameters() if all(p is not d for d in decayed)]
-        self.optimizer = torch.optim.AdamW([dict(params=decayed, weight_decay=plan.weight_decay), dict(params=others, weight_decay=0.)], lr=plan.lr, fused=True)
+        self.optimizer = torch.optim.AdamW([dict(params=decayed, weight_decay=plan.weight_decay), dict(params=others, weight_decay=0.)], lr=plan.lr, betas=(.9, .98), fused=True)
 
     def tensors(self)->dict:
         "All of it as named tensors."

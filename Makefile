@@ -1,0 +1,40 @@
+# Everything a person does with the kit. `make` alone says what there is.
+
+PYTHON ?= python3
+BIN = .venv/bin
+READY = .venv/.setup-done
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test lab bench clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s%s\n", $$1, $$2}' Makefile
+
+setup: $(READY) ## make .venv with everything pinned in constraints.txt; the others do it by themselves
+
+$(READY): settings.ini constraints.txt setup.py
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  v=$$($(PYTHON) --version 2>/dev/null) || v="not there"; \
+	  echo "gpt_kit needs Python 3.11 or newer, and $(PYTHON) is $$v; name another one, such as: make setup PYTHON=python3.12" >&2; exit 1; }
+	@echo "Setting up .venv: some minutes and about 2 GB, once."
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv || { rm -rf .venv; \
+	  echo "$(PYTHON) cannot make a virtual environment; on Debian or Ubuntu: sudo apt install python3-venv" >&2; exit 1; }
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+run: $(READY) ## the course, lessons 01 to 11, with the sizes of nbs/run.yaml; ends in build/report/index.html
+	@$(BIN)/gpt-kit run 01-11 -f nbs/run.yaml
+	@$(BIN)/gpt-kit report
+
+test: $(READY) ## all tests
+	@$(BIN)/python -m pytest
+
+lab: $(READY) ## JupyterLab on the lessons, for this machine alone
+	@cd nbs && ../$(BIN)/jupyter lab --ip=127.0.0.1
+
+bench: $(READY) ## beside the fastest plain PyTorch; a table, and build/bench.json
+	@$(BIN)/python bench/run.py
+
+clean: ## delete what was made (build/, collected and cached data); says how much that gives back
+	@set -- build data/stores data/cache; size=$$(du -skc "$$@" 2>/dev/null | tail -1 | cut -f1); \
+	  rm -rf "$$@"; echo "gave back $$(( ($${size:-0} + 512)/1024 )) MB (the environment stays; rm -rf .venv gives that back too)"

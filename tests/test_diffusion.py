@@ -1,0 +1,117 @@
+"Samplers against answers that are known: a Gaussian in closed form, and another library's schedulers step for step."
+import math
+
+import pytest, torch
+from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
+from hypothesis import given, strategies as st
+
+from gpt_kit.diffusion import SCHEDULES, add_noise, cosine_schedule, linear_schedule, sample, timesteps, x0_from_eps
+
+AB, M, S = linear_schedule(), .3, .5    # schedule; mean and standard deviation of the data
+
+def noise(seed=0, shape=(4000, 4)): return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+def exact_denoiser(x, j):
+    "E[x0 | x] for data N(M, S²)."
+    a = AB[j][:, None]
+    return M + a.sqrt()*S**2/(a*S**2 + 1 - a)*(x - a.sqrt()*M)
+
+def flow(x):
+    "Where the deterministic flow (probability-flow ODE) takes pure noise, for data N(M, S²)."
+    a = AB[-1]
+    return M + S*(x - a.sqrt()*M)/(a*S**2 + 1 - a).sqrt()
+
+# A Gaussian in closed form
+
+@pytest.mark.parametrize('solver, steps, eta', [('ddpm', 1000, None), ('ddim', 1000, 0.), ('ddim', 1000, 1.), ('ddim', 200, .5), ('dpm', 20, None)])
+def test_gaussian_mean_and_spread(solver, steps, eta):
+    x = sample(exact_denoiser, noise(), AB, solver, steps, eta, generator=torch.Generator().manual_seed(1))
+    assert x.shape == (4000, 4)
+    assert abs(x.mean() - M) < .02 and abs(x.std() - S) < .02
+
+@pytest.mark.parametrize('solver, steps, eps', [('ddim', 1000, .01), ('ddim', 10, .8), ('dpm', 10, .1), ('dpm', 50, 5e-3)])
+def test_deterministic_solvers_follow_the_flow(solver, steps, eps):
+    "Not just the right distribution: every single point has a known end."
+    x = noise()
+    assert (sample(exact_denoiser, x, AB, solver, steps) - flow(x)).abs().max() < eps
+
+def test_second_order_beats_first():
+    "At 10 steps by far, and it gains more from twice as many."
+    x = noise()
+    off = {(s, n): (sample(exact_denoiser, x, AB, s, n) - flow(x)).abs().mean().item() for s in ('ddim', 'dpm') for n in (10, 20)}
+    assert off['dpm', 10] < off['ddim', 10]/3
+    assert off['dpm', 10]/off['dpm', 20] > off['ddim', 10]/off['ddim', 20]
+
+def test_one_step_is_the_guess():
+    for solver in ('ddpm', 'ddim', 'dpm'):
+        torch.testing.assert_close(sample(exact_denoiser, noise(), AB, solver, 1), exact_denoiser(noise(), torch.full((4000,), 999)), atol=1e-5, rtol=1e-5)
+
+# Another library, step for step
+
+W = noise(5, (6, 6))/6**.5
+def guess(x, j): return torch.tanh(x @ W + j[:, None]/1000) + .3    # any fixed function will do
+
+def compare(scheduler, solver, eta, kind='linear', **step_args):
+    "All states on the way, ours and theirs, with the same noise."
+    x, ab, seen = noise(2, (8, 6)), SCHEDULES[kind](), []
+    js = [int(t) for t in scheduler.timesteps]
+    ours = sample(guess, x, ab, solver, js, eta, generator=torch.Generator().manual_seed(3), callback=lambda s: seen.append(s.x))
+    g = torch.Generator().manual_seed(3)
+    for t, ours_now in zip(scheduler.timesteps, seen):
+        torch.testing.assert_close(ours_now, x, atol=1e-4, rtol=1e-4)
+        extra = dict(eta=1., variance_noise=torch.randn(x.shape, generator=g)) if solver == 'ddim' and eta else {} if solver == 'ddim' else dict(generator=g)
+        x = scheduler.step(guess(x, t.expand(8)), t, x, **extra).prev_sample
+    assert len(seen) == len(js) and (ours - seen[0]).abs().mean() > .3
+    torch.testing.assert_close(ours, x, atol=1e-4, rtol=1e-4)
+
+COMMON = dict(num_train_timesteps=1000, prediction_type='sample')
+BETAS = dict(linear=dict(beta_schedule='linear', beta_start=1e-4, beta_end=.02), cosine=dict(beta_schedule='squaredcos_cap_v2'))
+
+def test_ddpm_as_diffusers():
+    s = DDPMScheduler(**COMMON, **BETAS['linear'], variance_type='fixed_large', clip_sample=False)
+    s.set_timesteps(1000)
+    compare(s, 'ddpm', None)
+
+@pytest.mark.parametrize('steps', [5, 50])
+@pytest.mark.parametrize('eta', [0., 1.])
+@pytest.mark.parametrize('kind', ['linear', 'cosine'])
+def test_ddim_as_diffusers(kind, eta, steps):
+    "Not from the cosine's very last step: there rounding makes diffusers take the root of a negative number."
+    s = DDIMScheduler(**COMMON, **BETAS[kind], clip_sample=False, set_alpha_to_one=True, timestep_spacing='trailing' if kind == 'linear' else 'leading')
+    s.set_timesteps(steps)
+    compare(s, 'ddim', eta, kind)
+
+@pytest.mark.filterwarnings('ignore:__array__')
+@pytest.mark.parametrize('steps', [2, 5, 10, 50])
+def test_dpm_as_diffusers(steps):
+    "On our own steps, evenly spaced in log(signal/noise)."
+    s = DPMSolverMultistepScheduler(**COMMON, **BETAS['linear'], algorithm_type='dpmsolver++', solver_order=2, solver_type='midpoint', final_sigmas_type='zero')
+    s.set_timesteps(timesteps=timesteps(AB, steps))
+    compare(s, 'dpm', None)
+
+@pytest.mark.parametrize('kind', SCHEDULES)
+def test_schedules_as_diffusers(kind):
+    theirs = DDPMScheduler(num_train_timesteps=1000, **BETAS[kind]).alphas_cumprod
+    torch.testing.assert_close(SCHEDULES[kind](), theirs, atol=2e-6, rtol=1e-4)
+
+# Small things
+
+@given(st.sampled_from(sorted(SCHEDULES)), st.integers(1, 1000))
+def test_timesteps(kind, n):
+    js = timesteps(SCHEDULES[kind](), n)
+    assert len(js) == n and js[0] == 999 and (n == 1 or js[-1] == 0)
+    assert all(a > b for a, b in zip(js, js[1:])) and js[-1] >= 0
+
+def test_noise_and_back():
+    x0, eps, ab = noise(1), noise(2), torch.rand(4000, generator=torch.Generator().manual_seed(0))*.9 + .05
+    torch.testing.assert_close(x0_from_eps(add_noise(x0, ab, eps), eps, ab[:, None]), x0, atol=1e-5, rtol=1e-5)
+
+def test_limit_and_callback():
+    seen = []
+    x = sample(lambda x, j: 5*x, noise(), AB, 'ddim', 4, limit=(-1, 1), callback=seen.append)
+    assert x.abs().max() <= 1 and [s.i for s in seen] == [0, 1, 2, 3] and [s.j for s in seen] == timesteps(AB, 4)
+    assert all(s.x0.abs().max() <= 1 for s in seen) and seen[0].x.equal(noise())
+
+@pytest.mark.parametrize('solver, steps, eta, says', [('euler', 10, None, 'use one of ddpm, ddim, dpm'), ('ddim', 0, None, 'take 1 to 1000'), ('ddim', 1001, None, 'take 1 to 1000'), ('dpm', 10, .5, 'eta has to be 0')])
+def test_refused(solver, steps, eta, says):
+    with pytest.raises(ValueError, match=says): sample(guess, noise(2, (8, 6)), AB, solver, steps, eta)
