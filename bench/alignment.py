@@ -26,7 +26,7 @@ ROOT = Path(__file__).parent.parent
 
 
 def store():
-    return collect(TASK, ROOT/'data'/'stores'/'digits', 2048, Recipe())
+    return collect(TASK, ROOT/'data'/'stores'/'digits', 4096, Recipe())
 
 
 def asked(file, name, **more):

@@ -87,7 +87,7 @@ def duration(
 def collect(
     path:str,             # folder of the store; made, or gone on with
     task:str=None,        # 'digits' (default), 'digits-WIDTH-WIDTH...' or 'module:function' for your own
-    runs:int=None,        # networks to train (default: 2048)
+    runs:int=None,        # networks to train (default: 4096)
     saves:int=None,       # checkpoints to keep of each (default: 64)
     epochs:int=None,      # passes over the training set (default: 40)
     spacing:str=None,     # when to keep them: 'log' (default) or 'uniform'
@@ -96,7 +96,7 @@ def collect(
     seed:int=None,        # of the collection (default: 0)
 ):
     "Train many small networks and keep their checkpoints."
-    there = read_json(Path(path)/'index.json') if (Path(path)/'index.json').exists() else dict(task='digits', n_runs=2048, seed=0, recipe={}, shards={})
+    there = read_json(Path(path)/'index.json') if (Path(path)/'index.json').exists() else dict(task='digits', n_runs=4096, seed=0, recipe={}, shards={})
     given = {k: v for k, v in dict(n_saves=saves, epochs=epochs, spacing=spacing, optimizer=optimizer, lr=lr).items() if v is not None}
     recipe, t = Recipe(**there['recipe'] | given), task_named(task or there['task'])
     n, seed = there['n_runs'] if runs is None else runs, there['seed'] if seed is None else seed
@@ -119,9 +119,9 @@ def train(
     depth:int=4,                # transformer blocks
     heads:int=6,                # attention heads
     condition:str='adaptive',   # how it is told the prompt: 'adaptive' LayerNorm or 'tokens' as in the paper
-    steps:int=850,              # training steps
-    batch:int=128,              # pairs of checkpoints in each
-    lr:float=1.5e-3,            # greatest learning rate
+    steps:int=Plan.steps,       # training steps
+    batch:int=Plan.batch,       # pairs of checkpoints in each
+    lr:float=Plan.lr,           # greatest learning rate
     draw:str='even',            # pairs of checkpoints: 'even' over the metric or 'paper'
     seed:int=0,                 # of weights, pairs and noise
     device:str='cpu',           # 'cpu', 'cuda' or 'mps'

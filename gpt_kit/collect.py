@@ -85,7 +85,7 @@ def checkpoint_steps(
     "When to keep checkpoints."
     if not 2 <= n_saves <= n_steps + 1: raise ValueError(f"{n_saves} checkpoints of {n_steps} steps cannot be had; ask for 2 to {n_steps + 1}")
     if spacing not in ('log', 'uniform'): raise ValueError(f"spacing is 'log' or 'uniform', not {spacing!r}")
-    keep, n_log = {0, n_steps}, n_saves//2 if spacing == 'log' else 0
+    keep, n_log = {0, n_steps}, n_saves//2 if spacing == 'log' and n_saves > 2 else 0
     fine = (n_steps**(i/4096) for i in range(4097))                       # 1 ... n_steps, evenly in the logarithm
     grid = list(dict.fromkeys(round(s) for s in fine))                    # the same as whole steps, each once
     keep |= set(grid[round(i*(len(grid)-1)/max(n_log-1, 1))] for i in range(n_log))

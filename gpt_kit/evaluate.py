@@ -11,7 +11,7 @@ import itertools
 import torch
 from torch import Tensor
 
-from .collect import GROUP, descend
+from .collect import descend
 from .prompt import Prompter
 from .symmetry import align
 from .tasks import Task

@@ -31,10 +31,10 @@ class Prompter:
 
     def check(self, prompt:Tensor)->None:
         "Raises ValueError when a prompt is not a number, warns when it is outside of what was seen."
-        if not prompt.isfinite().all(): raise ValueError(f"a prompt has to be a number, and this one is {prompt[~prompt.isfinite()][0].item()}; ask for a test {self.metric} between {self.seen[0]:.3g} and {self.seen[1]:.3g}")
+        if not prompt.isfinite().all(): raise ValueError(f"a prompt has to be a number, and this one is {prompt[~prompt.isfinite()][0].item()}; ask for a test {self.metric} between {self.seen[0]:.4g} and {self.seen[1]:.4g}")
         low, high = self.seen
         odd = prompt[(prompt < low - 1e-6) | (prompt > high + 1e-6)]
-        if len(odd): warnings.warn(f"a test {self.metric} of {odd[0].item():.3g} was asked for, outside of what this model has seen ({low:.3g} to {high:.3g}); the answer is a guess", stacklevel=3)
+        if len(odd): warnings.warn(f"a test {self.metric} of {odd[0].item():.4g} was asked for, outside of what this model has seen ({low:.4g} to {high:.4g}); the answer is a guess", stacklevel=3)
 
     def __call__(self,
         rows:Tensor,                  # (K, D) networks to start from

@@ -12,6 +12,7 @@ import hashlib
 import json
 import math
 import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -104,8 +105,8 @@ def shard_fault(
             if hashlib.file_digest(f, 'sha256').hexdigest() != entry['sha256']: return 'was altered: its digest is not the one in the index'
 
 def shard_is_whole(path:str|Path, index:dict, k:int, n_runs:int)->bool:
-    "Is shard `k` there, of `n_runs` runs, and just as it was written?"
-    return index['shards'].get(str(k), {}).get('runs') == n_runs and shard_fault(path, index, k) is None
+    "Is shard `k` there, of `n_runs` runs or more, and just as it was written?"
+    return index['shards'].get(str(k), {}).get('runs', 0) >= n_runs and shard_fault(path, index, k) is None
 
 # %% ../nbs/04_store.ipynb #memory-map
 DTYPES = {'F32': np.float32, 'F64': np.float64, 'I64': np.int64}
@@ -220,8 +221,13 @@ def read_network(
     "Somebody's network as a row. Raises ValueError in one sentence when it is no state_dict or has another layout."
     path = Path(path)
     if not path.is_file(): raise ValueError(f"there is no file {path}")
-    try: sd = load_file(path) if path.suffix == '.safetensors' else torch.load(path, weights_only=True, map_location='cpu')
-    except Exception as e: raise ValueError(f"{path} cannot be read as a state_dict of plain tensors: {str(e).splitlines()[0]}") from e
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')                 # torch's advice is to trust the file; we don't
+            sd = load_file(path) if path.suffix == '.safetensors' else torch.load(path, weights_only=True, map_location='cpu')
+    except Exception as e:
+        raise ValueError(f"{path} cannot be read as a state_dict of plain tensors ({type(e).__name__}), and whatever else it may hold is not run; "
+                         "save it with torch.save(net.state_dict(), ...)") from e
     if not isinstance(sd, dict) or not all(isinstance(t, Tensor) for t in sd.values()):
         raise ValueError(f"{path} does not hold a state_dict (names and tensors); save it with torch.save(net.state_dict(), ...)")
     return to_row(sd, layout)

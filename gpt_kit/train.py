@@ -124,8 +124,8 @@ def diffusion_loss(
 @dataclass(frozen=True)
 class Plan:
     "How a model is trained."
-    steps:int = 1500          # training steps
-    batch:int = 64            # B, pairs in each
+    steps:int = 2000          # training steps
+    batch:int = 32            # B, pairs in each
     lr:float = 3e-3           # greatest learning rate
     warmup:int = 50           # steps to get there
     weight_decay:float = .1   # of linear layers' matrices
@@ -259,6 +259,7 @@ def train_gpt(
 )->list[dict]:                # as `fit`
     "Train on a store and write the EMA model. Models that don't know about symmetry see permuted copies."
     ab, out, store = SCHEDULES[schedule](), Path(out), data.store
+    for t in out.parent.glob(f'.{out.stem}.*.tmp'): t.unlink()           # of a process that was killed
     augment = model.config['tokens'] != 'neuron'
     pairs = lambda runs, B, g: draw_pairs(data, runs, B, g, draw, augment)
     loss = lambda m, g: diffusion_loss(m, pairs(data.runs, plan.batch, g), ab, g, device)

@@ -94,7 +94,8 @@ def forward(
             W, b = p[f'{i}.weight'], p.get(f'{i}.bias')       # (K, out, in), (K, out)
             h = (W.reshape(-1, W.shape[2]) @ h).unflatten(0, W.shape[:2]) if h.ndim == 2 else torch.bmm(W, h)  # (K, out, N)
             if b is not None: h = h.add_(b[..., None])
-        else: h = h.relu_() if isinstance(m, nn.ReLU) else m(h)
+        elif isinstance(m, nn.ReLU) and isinstance(layout.net[i - 1], nn.Linear): h = h.relu_()      # h is fresh, and a linear layer needs no h to go back
+        else: h = m(h)
     return h
 
 # %% ../nbs/02_weights.ipynb #measure

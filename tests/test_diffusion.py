@@ -1,11 +1,9 @@
 "Samplers against answers that are known: a Gaussian in closed form, and another library's schedulers step for step."
-import math
-
 import pytest, torch
 from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
 from hypothesis import given, strategies as st
 
-from gpt_kit.diffusion import SCHEDULES, add_noise, cosine_schedule, linear_schedule, sample, timesteps, x0_from_eps
+from gpt_kit.diffusion import SCHEDULES, add_noise, linear_schedule, sample, timesteps, x0_from_eps
 
 AB, M, S = linear_schedule(), .3, .5    # schedule; mean and standard deviation of the data
 
