@@ -123,6 +123,7 @@ def train(
     batch:int=Plan.batch,       # pairs of checkpoints in each
     lr:float=Plan.lr,           # greatest learning rate
     draw:str='even',            # pairs of checkpoints: 'even' over the metric or 'paper'
+    power:float=2.,             # of 'even': how much good networks are favoured, 1 not at all
     seed:int=0,                 # of weights, pairs and noise
     device:str='cpu',           # 'cpu', 'cuda' or 'mps'
 ):
@@ -138,13 +139,13 @@ def train(
     done = read_tensors(file, 'training')[1]['step'] if file.exists() else 0
     print(f"{n/1e6:.2f} M parameters, {len(data.runs)} runs{f' ({data.dropped} dropped)' if data.dropped else ''}; {steps - done} steps{f' more of {steps}' if done else ''}: about {duration(per_step*(steps - done))}; "
           f"{out} will be {megabytes(n*2)}, and its state {megabytes(n*16)} until it is done")
-    history = train_gpt(model, data, plan, out, seed, draw, device=device)
+    history = train_gpt(model, data, plan, out, seed, draw, power, device=device)
     if history: print(f"{out}: loss on {len(data.held_out)} held-out runs {history[-1]['held_out']:.4f}")
 
 def seconds_per_step(model, data, plan, draw, device)->float:
     "Seconds that a training step takes, measured on a throw-away copy."
     state, ab, times = State(copy.deepcopy(model), Plan(steps=4), device=device), linear_schedule(), [time.perf_counter()]
-    for _ in train_steps(state, lambda m, g: diffusion_loss(m, draw_pairs(data, data.runs, plan.batch, g, draw, model.config['tokens'] != 'neuron'), ab, g, device)): times.append(time.perf_counter())
+    for _ in train_steps(state, lambda m, g: diffusion_loss(m, draw_pairs(data, data.runs, plan.batch, g, draw, augment=model.config['tokens'] != 'neuron'), ab, g, device)): times.append(time.perf_counter())
     return (times[-1] - times[1])/3
 
 # %% ../nbs/15_cli.ipynb #prompt
@@ -200,7 +201,7 @@ def evaluate(
     rows, t = unseen_starts(task, starts, seed), time.perf_counter()
     optimizer_grid(task, rows, 2, at=())
     print(f"every optimizer with every setting, {opt_steps} steps: about {duration((time.perf_counter() - t)*opt_steps)}")
-    table = [t for cosine in (False, True) for t in optimizer_grid(task, rows, opt_steps, at=() if cosine else (1,), cosine=cosine) if cosine or t['steps'] < opt_steps]
+    table = optimizer_grid(task, rows, 1, at=()) + optimizer_grid(task, rows, opt_steps, at=(), cosine=True)
     table = sorted((t for t in table if t['metric'] == ask.metric), key=lambda t: t['mean'])
     print(f"\ntuned from the same starts   steps   mean {ask.metric} ({unit})")
     for t in [dict(optimizer='G.pt', steps=1, mean=best.mean().item()), *table]: print(f"{t['optimizer']:27}{t['steps']:7}   {t['mean']:.4g}")

@@ -61,13 +61,13 @@ def descend(
 )->Iterator[tuple[int,Tensor]]:  # (step, rows) for step 0..n_steps; the same tensor each time, changed in place
     "Train K networks side by side on the same minibatches (G.pt, Algorithm 1, for all runs at once)."
     if optimizer not in OPTIMIZERS: raise ValueError(f"there is no optimizer {optimizer!r}; use one of {', '.join(OPTIMIZERS)}")
-    layout, (x, y), rows, state = Layout(task.layers), task.inputs['train'], rows.clone(), {}
-    lr, wd = (torch.as_tensor(v, dtype=torch.float32).reshape(-1, 1) for v in (lr, weight_decay))
+    layout, (x, y), rows, state = Layout(task.layers), (t.to(rows.device) for t in task.inputs['train']), rows.clone(), {}
+    lr, wd = (torch.as_tensor(v, dtype=torch.float32, device=rows.device).reshape(-1, 1) for v in (lr, weight_decay))
     epoch = math.ceil(len(y)/batch)
     batches = minibatches(len(y), batch, torch.Generator().manual_seed(order_seed))
     yield 0, rows
     for step in range(n_steps):
-        ix = next(batches)
+        ix = next(batches).to(rows.device)
         leaf = rows.detach().requires_grad_()
         loss = task.loss(forward(layout, leaf, x[:, ix]), y[ix]).sum()
         grad, = torch.autograd.grad(loss, leaf)                    # (K, D)
@@ -85,10 +85,10 @@ def checkpoint_steps(
     "When to keep checkpoints."
     if not 2 <= n_saves <= n_steps + 1: raise ValueError(f"{n_saves} checkpoints of {n_steps} steps cannot be had; ask for 2 to {n_steps + 1}")
     if spacing not in ('log', 'uniform'): raise ValueError(f"spacing is 'log' or 'uniform', not {spacing!r}")
-    keep, n_log = {0, n_steps}, n_saves//2 if spacing == 'log' and n_saves > 2 else 0
-    fine = (n_steps**(i/4096) for i in range(4097))                       # 1 ... n_steps, evenly in the logarithm
-    grid = list(dict.fromkeys(round(s) for s in fine))                    # the same as whole steps, each once
-    keep |= set(grid[round(i*(len(grid)-1)/max(n_log-1, 1))] for i in range(n_log))
+    keep, at, n_log = {0, n_steps}, 1, n_saves//2 if spacing == 'log' and n_saves > 2 else 0
+    for left in reversed(range(n_log)):                                   # 1 ... n_steps, as even in the logarithm as whole steps allow
+        keep.add(at)
+        if left: at = max(at + 1, round(at*(n_steps/at)**(1/left)))
     rest = torch.tensor(sorted(set(range(n_steps + 1)) - keep), dtype=torch.int64)
     out = []
     for s in seeds:
@@ -118,6 +118,7 @@ def run_seeds(
     n:int,     # runs
 )->list[int]:
     "The seeds of its runs; two collections share none."
+    if not (0 <= seed < 2**25 and n <= 2**20): raise ValueError(f"a collection has a seed of 0 to {2**25 - 1} and at most {2**20} runs, not seed {seed} and {n} runs")
     return [seed*2**20 + k for k in range(n)]
 
 # %% ../nbs/03_collect.ipynb #train-runs

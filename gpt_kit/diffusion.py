@@ -57,7 +57,7 @@ def x0_from_eps(
     eps:Tensor,  # (B, D) the noise in them, as a model guesses
     ab:Tensor,   # () or (B, 1) share of signal in x
 )->Tensor:       # (B, D) the signal
-    "The clean signal that goes with a guess of the noise (DDPM, Eq. 9)."
+    "The clean signal that goes with a guess of the noise (DDPM, Eq. 15)."
     return (x - (1 - ab).sqrt()*eps)/ab.sqrt()
 
 # %% ../nbs/07_diffusion.ipynb #solvers
@@ -106,7 +106,7 @@ def timesteps(
     ab:Tensor,   # (J,) the schedule
     steps:int,   # how many of its steps to take, 1..J
 )->list[int]:    # descending, from J-1 to 0
-    "Diffusion steps evenly spaced in log(signal/noise), all different, the noisiest first (Lu et al. 2022, Section 3.4)."
+    "Diffusion steps evenly spaced in log(signal/noise), all different, the noisiest first (Lu et al. 2022, DPM-Solver)."
     J, ab = len(ab), ab.double().cpu()
     if not 1 <= steps <= J: raise ValueError(f"{steps} sampling steps of a schedule with {J}; take 1 to {J}")
     level = (ab/(1 - ab)).log()                                        # descending
@@ -133,7 +133,7 @@ def sample(
         x0 = denoise(x, torch.full((len(x),), j, device=x.device))
         if limit is not None: x0 = x0.clamp(*limit)
         if callback: callback(Step(i, j, x, x0))
-        fresh = lambda: torch.randn(x.shape, generator=generator, device=x.device)
+        fresh = lambda: torch.randn(x.shape, generator=generator, device=generator.device if generator else x.device).to(x.device)
         s = At(x, x0, shares[i], shares[i + 1], fresh, past)
         x, past = SOLVERS[solver](s) if eta is None else SOLVERS[solver](s, eta), (x0, shares[i])
     return x

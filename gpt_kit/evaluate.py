@@ -46,7 +46,8 @@ def prompt_alignment(
     "Does the model do as asked? (G.pt, Section 4.4)"
     starts = unseen_starts(task, n_starts, seed)
     metric = measure(task, starts)[ask.metric]                                    # (K,)
-    prompts = ask.best + (shrink*metric[:, None] - ask.best)*torch.linspace(0, 1, n_prompts)   # (K, P)
+    easiest = shrink*metric if ask.info['metric']['minimize'] else metric + (1 - shrink)*(ask.best - metric)
+    prompts = ask.best + (easiest[:, None] - ask.best)*torch.linspace(0, 1, n_prompts)         # (K, P)
     rows = ask(starts.repeat_interleave(n_prompts, 0), metric.repeat_interleave(n_prompts), prompts.flatten(), seed, **kw)
     achieved = measure(task, rows)[ask.metric].view(n_starts, n_prompts)
     each = r_squared(prompts, achieved)
@@ -62,7 +63,7 @@ def optimizer_grid(
     decays:tuple=(0., 5e-5, 5e-4),                 # weight decay
     at:tuple=(1,),               # look after so many steps, and at the end
     cosine:bool=False,           # anneal the rate over the run
-)->list[dict]:                   # optimizer, steps, rows (K, D) and metrics of the best setting, per metric
+)->list[dict]:                   # one per optimizer, moment and metric: optimizer, steps, metric, lr, weight_decay, values (K,), mean and std of the best setting
     "Every optimizer with every setting from every start, all at once (G.pt, Section 4.1, footnote 2)."
     grid, K, out = list(itertools.product(rates, decays)), len(starts), []
     lr, wd = (torch.tensor(v).repeat_interleave(K) for v in zip(*grid))
@@ -72,7 +73,7 @@ def optimizer_grid(
             for metric, values in measure(task, rows).items():
                 values = values.view(len(grid), K)
                 mean = values.mean(1)
-                i = int(mean.argmin() if task.metrics[metric].minimize else mean.argmax())
+                i = int((mean if task.metrics[metric].minimize else -mean).nan_to_num(float('inf'), float('inf')).argmin())
                 out.append(dict(optimizer=name, steps=step, metric=metric, lr=grid[i][0], weight_decay=grid[i][1], values=values[i], mean=mean[i].item(), std=values[i].std().item()))
     return out
 
@@ -81,7 +82,7 @@ def nearest_distance(
     layout:Layout,
     rows:Tensor,        # (K, D)
     others:Tensor,      # (R, D)
-    not_self:bool=False,# rows are the others: skip the network itself
+    not_self:bool=False,# rows are the first of the others: skip the network itself
 )->Tensor:              # (K,) Euclidean, in units of weights
     "Distance to the nearest of `others` after aligning the neurons of each to the row."
     out = []

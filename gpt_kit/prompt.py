@@ -51,7 +51,10 @@ class Prompter:
         "Networks with the metric we asked for, one update away from `rows` (G.pt, Section 4.2)."
         self.layout.check(rows)
         if not rows.isfinite().all(): raise ValueError("a starting network has weights that are not finite; start from another one")
-        prompt = torch.as_tensor(prompt, dtype=torch.float32).expand(len(rows))
+        if len(metric) != len(rows): raise ValueError(f"{len(rows)} networks, but {len(metric)} metrics; give each network the test {self.metric} that it has now")
+        prompt = torch.as_tensor(prompt, dtype=torch.float32)
+        if prompt.ndim and prompt.shape not in ((1,), (len(rows),)): raise ValueError(f"{len(rows)} networks, but prompts of shape {tuple(prompt.shape)}; give one prompt, or one for each")
+        prompt = prompt.expand(len(rows))
         self.check(prompt)
         g = torch.Generator().manual_seed(seed)
         if noise is None: noise = torch.randn(rows.shape, generator=g)
@@ -60,7 +63,7 @@ class Prompter:
         with torch.inference_mode():
             for s, p, m, x in zip(*(t.split(256) for t in (start, prompt, metric, noise))):     # so many at once fit the cache
                 parts.append(sample(lambda x, j: self.model(x, j, s, p, m), x, self.ab, solver, steps, eta,
-                                    (-self.info['largest'], self.info['largest']) if limit else None, g if self.device == 'cpu' else None, callback))
+                                    (-self.info['largest'], self.info['largest']) if limit else None, g, callback))
         return (torch.cat(parts)/self.info['scale']).to(rows.device).clone()
 
 # %% ../nbs/10_prompt.ipynb #recursive

@@ -201,7 +201,7 @@ def index_html(
     body = ['<h1>Networks on request</h1><p class="lead">A generative model that was trained on checkpoints of small networks, asked for networks it has never seen.</p>', *[f'<p class="failed">{esc(m)}</p>' for m in summary['missing']], cards(summary)]
     if rows: body.append('<h2>The figures</h2><table><tr><th></th>' + ''.join(f'<th>{column(m)}</th>' for m in metrics) + '</tr>'
                          + ''.join(f'<tr{" class=ours" if what.startswith("G.pt") else ""}><td>{what}</td>' + ''.join(f'<td>{number(v.get(m), what, m)}</td>' for m in metrics) + '</tr>' for what, v in rows)
-                         + '</table><p class="note">Means over starting networks that no training has used, one sample for each, none picked afterwards. An optimizer is tuned over the grid of the paper, for the metric of its column.</p>')
+                         + '</table><p class="note">Means over starting networks that no training has used, one sample for each, none picked afterwards. An optimizer is tuned over the grid of the paper and the learning rate of the collection, for the metric of its column.</p>')
     for name, head, text in [('alignment-figure', 'Prompted against achieved', 'Look for points along the dashed line: there, the network that came out is as good as was asked. The orange line is the best in the training data, the most that was asked for.'),
                              ('optimizer-figure', 'Beside tuned optimizers', 'One update of the model beside one step, ten steps and a full run of optimizers from the same starts.'), ('optimizer-run', '', '')]:
         pieces = outputs_of(evaluated, name) if evaluated is not None else []

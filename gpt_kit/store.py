@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from fastcore.basics import patch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
@@ -171,22 +172,27 @@ class Store:
         if metric not in self.metrics: raise ValueError(f"the store in {self.path} has no metric {metric!r}; it has {', '.join(self.metrics)}")
         return self._values[:, :, list(self.metrics).index(metric)]
 
-    def healthy(self,
-        limit:float=10.,  # of a weight's absolute value
-    )->np.ndarray:        # indices of runs
-        "The runs whose weights are all finite and not exploded (the paper drops the others)."
-        return np.flatnonzero(self.largest <= limit)
-
-    def std(self,
-        runs:Sequence[int],  # which runs
-    )->float:
-        "The standard deviation of all weights of all checkpoints of some runs."
-        mean, square = self._moments[runs].mean(0)
-        return math.sqrt(square - mean**2)
-
     def __repr__(self):
         part = '' if self.R >= self.info['n_runs'] else f" (of {self.info['n_runs']}; go on with: gpt-kit collect {self.path})"
         return f"Store({self.path}: {self.info['task']}, {self.R} runs{part} × {self.S} checkpoints × {self.D} weights)"
+
+# %% ../nbs/04_store.ipynb #statistics
+@patch
+def healthy(
+    self:Store,
+    limit:float=10.,  # of a weight's absolute value
+)->np.ndarray:        # indices of runs
+    "The runs whose weights are all finite and not exploded (the paper drops the others)."
+    return np.flatnonzero(self.largest <= limit)
+
+@patch
+def std(
+    self:Store,
+    runs:Sequence[int],  # which runs
+)->float:
+    "The standard deviation of all weights of all checkpoints of some runs."
+    mean, square = self._moments[runs].mean(0)
+    return math.sqrt(square - mean**2)
 
 # %% ../nbs/04_store.ipynb #write-tensors
 def write_tensors(

@@ -38,6 +38,7 @@ def permute(
     "Renumber the hidden neurons; the networks' functions stay as they are (G.pt, Section 2.1)."
     parts = layout.split(rows)
     for (n, axes), perm in zip(hidden_groups(layout), perms):
+        perm = perm.to(rows.device)
         for name, axis in axes:
             p = parts[name]                                            # (B, n) or (B, n, m) or (B, m, n)
             if axis == 0: parts[name] = p[torch.arange(len(p), device=p.device)[:, None], perm]

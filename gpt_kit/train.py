@@ -47,6 +47,7 @@ def prepare(
     share:float=.03,      # of the runs to hold out, at least 1
 )->Data:
     "Filter, split and scale a store (G.pt, Section 3). Raises ValueError when fewer than two runs are fit to use."
+    if not metric.startswith('test_'): raise ValueError(f"a model is prompted with a test metric, and {metric!r} is none; use one of {', '.join(m for m in store.metrics if m.startswith('test_'))}")
     fit, values = store.healthy(limit), torch.from_numpy(np.array(store.values(metric), dtype=np.float32))
     if len(fit) < 2: raise ValueError(f"{store} has {len(fit)} runs with weights that are finite and at most {limit}; training needs 2 or more, so collect with a smaller learning rate")
     n = max(1, round(share*len(fit)))
@@ -58,6 +59,7 @@ def prepare(
 def draw_paper(
     values:Tensor,              # (R, S) metric of each checkpoint
     generator:torch.Generator,
+    power:float=1.,             # without effect here
 )->tuple:                       # earlier and later checkpoint of each run, (R,) and (R,)
     "Distance uniform over 1..S-1, then the start uniform (released code of G.pt)."
     R, S = values.shape
@@ -68,8 +70,8 @@ def draw_paper(
 def draw_even(
     values:Tensor,              # (R, S) metric of each checkpoint, less is better
     generator:torch.Generator,
+    power:float=2.,             # 1: futures evenly over the metric; 2: over the square root of its distance from the best; 3: the cube root
     first:float=.5,             # share of starts that are the first checkpoint; the others are uniform among the earlier ones
-    power:float=2.,             # 1: futures evenly over the metric; 2: over the square root of its distance from the best
 )->tuple:                       # earlier and later checkpoint of each run, (R,) and (R,)
     "The future's metric evenly over the run's range, then the start among the earlier checkpoints."
     R, later = len(values), values[:, 1:]
@@ -95,13 +97,14 @@ def draw_pairs(
     B:int,                      # pairs
     generator:torch.Generator,
     draw:str='even',            # 'even' or 'paper'
+    power:float=2.,             # of 'even': how much good networks are favoured, 1 not at all
     augment:bool=False,         # permute hidden neurons at random
 )->Pairs:
     "Random pairs of checkpoints, runs drawn uniformly (G.pt, Algorithm 2, line 5)."
     r = runs[torch.randint(len(runs), (B,), generator=generator).numpy()]
     values = data.values[r]                                            # (B, S)
     sense = 1 if data.store.metrics[data.metric]['minimize'] else -1
-    i, k = DRAWS[draw](sense*values, generator)
+    i, k = DRAWS[draw](sense*values, generator, power)
     start, future = (data.store.rows(np.tile(r, 2), torch.cat([i, k]).numpy())*data.scale).split(B)
     if augment: start, future = permute_alike(data.store.layout, start, future, generator=generator)
     return Pairs(start, future, *(values.gather(1, m[:, None])[:, 0] for m in (i, k)))
@@ -134,7 +137,7 @@ class Plan:
 
     def rate(self, step:int)->float:
         "Learning rate of a step, 0..steps-1: linear warm-up, then cosine to 0."
-        return self.lr*min(1, (step + 1)/self.warmup)*.5*(1 + math.cos(math.pi*step/self.steps))
+        return self.lr*min(1, (step + 1)/max(1, self.warmup))*.5*(1 + math.cos(math.pi*step/self.steps))
 
     def decay(self, step:int)->float:
         "EMA decay of a step: small at first, so that the random start is forgotten."
@@ -157,7 +160,7 @@ class State:
         seed:int=0,           # of pairs and noise
         device:str='cpu',     # 'cpu', 'cuda' or 'mps'
     ):
-        self.model, self.plan, self.step, self.device = model.to(device_named(device)), plan, 0, device
+        self.model, self.plan, self.step, self.seconds, self.device = model.to(device_named(device)), plan, 0, 0., device
         self.ema = copy.deepcopy(self.model).eval()
         self.generator = torch.Generator().manual_seed(seed)
         decayed = [m.weight for m in self.model.modules() if isinstance(m, nn.Linear)]
@@ -207,7 +210,7 @@ def train(
 # %% ../nbs/09_train.ipynb #fit
 def save_state(path:str|Path, state:State, about:dict)->None:
     "Write a training's state and what it is about, whole or not at all."
-    write_tensors(path, state.tensors(), dict(kind='training', about=about, plan=asdict(state.plan), step=state.step))
+    write_tensors(path, state.tensors(), dict(kind='training', about=about, plan=asdict(state.plan), step=state.step, seconds=state.seconds))
 
 def resume(
     path:str|Path,  # as `save_state` made it; nothing happens when it is not there
@@ -220,6 +223,7 @@ def resume(
     if (info['about'], info['plan']) != (about, asdict(state.plan)):
         raise ValueError(f"{path} is the state of another training (its model, data or plan differ); delete it to train anew, or choose another place")
     state.load(tensors, info['step'])
+    state.seconds = info['seconds']
     return state
 
 def fit(
@@ -230,13 +234,14 @@ def fit(
     every:int=100,                  # steps between saves and held-out measurements
     held_out:Callable|None=None,    # (EMA model) -> loss on data never trained on
     progress:bool=True,             # show a bar
-)->list[dict]:                      # of each step: step, loss, seconds; every so often held_out
+)->list[dict]:                      # of each step: step, loss, seconds since the training began; every so often held_out
     "Run a training to its end. After an interruption the same call goes on from the last save."
     if path: resume(path, state, about)
-    history, t = [], time.perf_counter()
+    history, t = [], time.perf_counter() - state.seconds
     with tqdm(total=state.plan.steps, initial=state.step, unit='step', desc='train', disable=not progress) as bar:
         for r in train(state, loss):
-            history.append(dict(step=r.step, loss=r.loss, seconds=time.perf_counter() - t))
+            state.seconds = time.perf_counter() - t
+            history.append(dict(step=r.step, loss=r.loss, seconds=state.seconds))
             bar.update()
             if r.step % every and r.step < state.plan.steps: continue
             if held_out: history[-1]['held_out'] = held_out(state.ema)
@@ -252,6 +257,7 @@ def train_gpt(
     out:str|Path,             # the model's file; the state of the training goes beside it
     seed:int=0,               # of pairs and noise
     draw:str='even',          # 'even' or 'paper'
+    power:float=2.,           # of 'even': how much good networks are favoured, 1 not at all
     schedule:str='linear',    # 'linear' or 'cosine', of J = 1000 diffusion steps
     device:str='cpu',         # 'cpu', 'cuda' or 'mps'
     progress:bool=True,       # show a bar
@@ -261,18 +267,18 @@ def train_gpt(
     ab, out, store = SCHEDULES[schedule](), Path(out), data.store
     for t in out.parent.glob(f'.{out.stem}.*.tmp'): t.unlink()           # of a process that was killed
     augment = model.config['tokens'] != 'neuron'
-    pairs = lambda runs, B, g: draw_pairs(data, runs, B, g, draw, augment)
+    pairs = lambda runs, B, g: draw_pairs(data, runs, B, g, draw, power, augment)
     loss = lambda m, g: diffusion_loss(m, pairs(data.runs, plan.batch, g), ab, g, device)
     def held_out(m):
         g = torch.Generator().manual_seed(0)
         with torch.inference_mode(): return diffusion_loss(m, pairs(data.held_out, 512, g), ab, g, device).item()
     about = dict(config=model.config, task=store.info['task'], fingerprint=store.info['fingerprint'], recipe=store.info['recipe'], store_seed=store.info['seed'],
-                 runs=store.R, metric=store.metrics[data.metric], seed=seed, draw=draw, schedule=schedule)
+                 runs=store.R, metric=store.metrics[data.metric], seed=seed, draw=draw, power=power, schedule=schedule)
     state, file = State(model, plan, seed, device), out.with_suffix('.training.safetensors')
     history = fit(state, loss, file, about, every, held_out, progress)
     seen = data.values[data.runs]
     save_model(out, state.ema, dict(about, plan=asdict(plan), scale=data.scale, largest=data.largest, best=store_best(data), seen=[seen.min().item(), seen.max().item()],
-                                    seconds=sum(b['seconds'] - a['seconds'] for a, b in zip(history, history[1:]))))
+                                    seconds=state.seconds))
     file.unlink()
     return history
 

@@ -21,7 +21,7 @@ class Layout:
         net:nn.Sequential|list,  # a network, or its layers as `read_layers` gives them
     ):
         self.layers = net if isinstance(net, list) else read_layers(net)
-        self.net = build_net(self.layers)                 # for its activations; its weights are not used
+        with torch.device('meta'): self.net = build_net(self.layers)     # for its activations; it has no weights of its own
         params = dict(self.net.named_parameters())
         self.shapes = {n: tuple(p.shape) for n, p in params.items()}
         self.sizes = {n: p.numel() for n, p in params.items()}
@@ -55,8 +55,8 @@ def to_row(
     sd = net if isinstance(net, dict) else net.state_dict()
     got = {n: tuple(t.shape) for n, t in sd.items()}
     if got != layout.shapes:
-        odd = sorted(set(got.items()) ^ set(layout.shapes.items()))[0]
-        raise ValueError(f"this network does not have the layout {layout}: {odd[0]} of shape {odd[1]} is on one side only")
+        name, shape = sorted(set(got.items()) ^ set(layout.shapes.items()))[0]
+        raise ValueError(f"this network does not have the layout {layout}: {name} of shape {shape} is {'in the network' if got.get(name) == shape else 'in the layout'} alone; build the network with exactly these layers")
     return torch.cat([sd[n].detach().float().cpu().flatten() for n in layout.shapes])
 
 # %% ../nbs/02_weights.ipynb #as-module
@@ -106,10 +106,11 @@ def measure(
     metrics:Iterable[str]|None=None,  # names (default: all of the task)
 )->dict:                  # name -> (K,)
     "The task's metrics for K networks on one of its splits."
+    if split not in task.inputs: raise ValueError(f"task {task.name} has no split {split!r}; it has {', '.join(task.inputs)}")
     layout, (x, y) = Layout(task.layers), (t.to(rows.device) for t in task.inputs[split])
     names = list(metrics or task.metrics)
     widest = max(l[2] for l in task.layers if l[0] == 'Linear')
-    K = max(16, 2**20//(widest*len(y))) if rows.device.type == 'cpu' else 4096  # 4 MB of activations
+    K = max(16, 2**(19 if rows.device.type == 'cpu' else 28)//(widest*len(y)))   # 2 MB of activations, or 1 GB on an accelerator
     out = {n: [] for n in names}
     with torch.inference_mode():
         for chunk in layout.check(rows).split(K):
