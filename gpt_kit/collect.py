@@ -117,8 +117,8 @@ def run_seeds(
     seed:int,  # of the collection
     n:int,     # runs
 )->list[int]:
-    "The seeds of its runs; two collections share none."
-    if not (0 <= seed < 2**25 and n <= 2**20): raise ValueError(f"a collection has a seed of 0 to {2**25 - 1} and at most {2**20} runs, not seed {seed} and {n} runs")
+    "The seeds of its runs, below 2**30; two collections share none."
+    if not (0 <= seed < 2**10 and n <= 2**20): raise ValueError(f"a collection has a seed of 0 to {2**10 - 1} and at most {2**20} runs, not seed {seed} and {n} runs")
     return [seed*2**20 + k for k in range(n)]
 
 # %% ../nbs/03_collect.ipynb #train-runs
@@ -134,7 +134,7 @@ def train_runs(
     for g in sorted({s//GROUP for s in seeds}):
         mine = torch.tensor([i for i, s in enumerate(seeds) if s//GROUP == g])
         for step, rows in descend(task, starts[mine], n, recipe.optimizer, recipe.lr, recipe.weight_decay,
-                                  recipe.batch, recipe.cosine, order_seed=2**50 + g):
+                                  recipe.batch, recipe.cosine, order_seed=g):
             k, s = (steps[mine] == step).nonzero(as_tuple=True)          # which of them keep this moment
             kept[mine[k], s] = rows[k]
     return kept, steps

@@ -24,7 +24,8 @@ def unseen_starts(
     seed:int=0,  # different seeds give different networks
 )->Tensor:       # (K, D)
     "Untrained networks that no collection ever contains."
-    return start_rows(task, range(2**45 + seed*2**20, 2**45 + seed*2**20 + n))
+    if not (0 <= seed < 2**10 and n <= 2**20): raise ValueError(f"unseen starts have a seed of 0 to {2**10 - 1} and are at most {2**20}, not seed {seed} and {n}")
+    return start_rows(task, range(2**31 + seed*2**20, 2**31 + seed*2**20 + n))
 
 # %% ../nbs/11_evaluate.ipynb #prompt-alignment
 def r_squared(

@@ -72,11 +72,12 @@ def as_module(
 # %% ../nbs/02_weights.ipynb #start-rows
 def start_rows(
     task:Task,           # its `start` says how
-    seeds:Iterable[int], # one for each network
+    seeds:Iterable[int], # one for each network, 0..2**32-1
 )->Tensor:               # (K, D)
     "Fresh networks, one a seed."
     layout, rows = Layout(task.layers), []
     for s in seeds:
+        if not 0 <= s < 2**32: raise ValueError(f"a network's seed is 0 to {2**32 - 1}, not {s}: PyTorch's generator on the CPU looks at 32 bits alone, so others would give networks that exist already")
         g = torch.Generator().manual_seed(int(s))
         rows.append(torch.cat([task.start(shape, layout.fan_in[n], g).flatten() for n, shape in layout.shapes.items()]))
     return torch.stack(rows)
