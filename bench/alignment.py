@@ -20,7 +20,7 @@ from gpt_kit.train import Plan, State, diffusion_loss, draw_pairs, load_model, p
 from gpt_kit.diffusion import linear_schedule
 from gpt_kit.weights import measure
 
-UNSEEN = 7  # seed of the 64 starts; used here alone
+UNSEEN = 11  # seed of the 64 starts; used here alone, and never to choose a setting
 TASK = digits()
 ROOT = Path(__file__).parent.parent
 

@@ -198,6 +198,7 @@ d = { 'settings': { 'branch': 'main',
                                  'gpt_kit.weights.as_module': ('weights.html#as_module', 'gpt_kit/weights.py'),
                                  'gpt_kit.weights.forward': ('weights.html#forward', 'gpt_kit/weights.py'),
                                  'gpt_kit.weights.measure': ('weights.html#measure', 'gpt_kit/weights.py'),
+                                 'gpt_kit.weights.skeleton': ('weights.html#skeleton', 'gpt_kit/weights.py'),
                                  'gpt_kit.weights.start_rows': ('weights.html#start_rows', 'gpt_kit/weights.py'),
                                  'gpt_kit.weights.to_row': ('weights.html#to_row', 'gpt_kit/weights.py'),
                                  'gpt_kit.weights.weight_scale': ('weights.html#weight_scale', 'gpt_kit/weights.py')}}}
