@@ -7,11 +7,11 @@ from pathlib import Path
 BUILD = Path(__file__).parent.parent/'build'
 
 
-def median_seconds(f, repeats=7, warm=1):
-    "Median wall-clock seconds of a call."
-    for _ in range(warm): f()
+def median_seconds(f, at_least=7, for_seconds=1.):
+    "Median wall-clock seconds of a call, over at least 7 calls and one second, after two to warm up."
+    for _ in range(2): f()
     times = []
-    for _ in range(repeats):
+    while len(times) < at_least or sum(times) < for_seconds:
         t = time.perf_counter(); f(); times.append(time.perf_counter() - t)
     return statistics.median(times)
 

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from common import median_seconds, record
 
 from gpt_kit.collect import Recipe, descend, minibatches
-from gpt_kit.symmetry import permute, random_permutations
+from gpt_kit.symmetry import permute_alike
 from gpt_kit.tasks import digits
 from gpt_kit.weights import Layout, as_module, measure, start_rows
 
@@ -62,13 +62,11 @@ def evaluation(K=256):
     compare('evaluation', median_seconds(lambda: measure(TASK, rows))/K, {'nn.Module, weights copied in': median_seconds(by_module)/K, 'functions on views of the row': median_seconds(by_functions)/K})
 
 
-def augmentation(K=256):
-    "Permute the hidden neurons of start and future, per pair."
+def augmentation(K=64):
+    "Permute the hidden neurons of start and future, per pair, a training batch at a time."
     a, b, g = start_rows(TASK, range(K)), start_rows(TASK, range(K)), torch.Generator().manual_seed(0)
 
-    def at_once():
-        perms = random_permutations(LAYOUT, K, g)
-        return permute(LAYOUT, torch.cat([a, b]), [p.repeat(2, 1) for p in perms])
+    def at_once(): permute_alike(LAYOUT, a, b, generator=g)
 
     def alone():
         for r in zip(a, b):
