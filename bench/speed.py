@@ -10,7 +10,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 from common import median_seconds, record
 
-from gpt_kit.collect import Recipe, descend, minibatches
+from gpt_kit.collect import descend, minibatches
 from gpt_kit.symmetry import permute_alike
 from gpt_kit.tasks import digits
 from gpt_kit.weights import Layout, as_module, measure, start_rows
@@ -45,7 +45,7 @@ def collection(K=64, steps=60):
 def evaluation(K=256):
     "Loss and error on the 500 test images, per network, from rows to numbers."
     rows, (X, y) = start_rows(TASK, range(K)), TASK.test
-    net, params = as_module(rows[0], LAYOUT), None
+    net = as_module(rows[0], LAYOUT)
 
     @torch.inference_mode()
     def by_module():

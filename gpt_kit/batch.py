@@ -12,7 +12,6 @@ import ast
 import difflib
 import hashlib
 import json
-import os
 import re
 import sys
 import time
@@ -206,7 +205,7 @@ def run_notebooks(
     "Check all parameters, then run notebooks one after another, and stop at the first failure. Raises ValueError, or NotebookError."
     notebooks, out_dir = [Path(n) for n in notebooks], Path(out_dir)
     checked = {n: check_parameters(n, parameters.get(n.stem, {})) for n in notebooks}
-    keys, log, ran = {n: run_key(n, p) for n, p in checked.items()}, read_log(out_dir), False
+    keys, log = {n: run_key(n, p) for n, p in checked.items()}, read_log(out_dir)
     out_dir.mkdir(parents=True, exist_ok=True)
     done = lambda n: not again and log.get(n.stem, {}).get('key') == keys[n] and (out_dir/n.name).exists()
     first = next((i for i, n in enumerate(notebooks) if not done(n)), len(notebooks))

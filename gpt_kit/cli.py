@@ -29,7 +29,7 @@ from .prompt import Prompter, recursive
 from .store import Store, read_json, read_network, read_tensors, shard_fault, write_whole
 from .tasks import task_named
 from .train import Plan, State, device_named, diffusion_loss, draw_pairs, load_model, prepare, train as train_steps, train_gpt
-from .weights import as_module, measure
+from .weights import as_module
 
 # %% ../nbs/15_cli.ipynb #command
 COMMANDS = {}
@@ -65,7 +65,7 @@ def main(
         with warnings.catch_warnings():
             warnings.showwarning = one_line
             f(**args)
-    except KeyboardInterrupt: print(f"\ngpt-kit: interrupted; what was finished is kept, and the same command goes on from there", file=sys.stderr); return 130
+    except KeyboardInterrupt: print("\ngpt-kit: interrupted; what was finished is kept, and the same command goes on from there", file=sys.stderr); return 130
     except (ValueError, OSError, FloatingPointError, batches.NotebookError) as e: print(f"gpt-kit: {getattr(e, 'strerror', None) and e.filename is None and e.strerror or e}", file=sys.stderr); return 1
     return 0
 

@@ -8,7 +8,7 @@ __all__ = ['SCHEDULES', 'SOLVERS', 'linear_schedule', 'cosine_schedule', 'add_no
 
 # %% ../nbs/07_diffusion.ipynb #imports
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch

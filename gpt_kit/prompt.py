@@ -6,7 +6,6 @@
 __all__ = ['Prompter', 'recursive', 'slerp', 'latent_walk']
 
 # %% ../nbs/10_prompt.ipynb #imports
-import math
 import warnings
 from collections.abc import Callable, Iterator
 

@@ -22,7 +22,7 @@ import torch.nn as nn
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from .diffusion import SCHEDULES, add_noise, prior_kl
+from .diffusion import SCHEDULES, add_noise
 from .store import Store, read_tensors, write_tensors
 from .symmetry import permute_alike
 from .weights import weight_scale
