@@ -7,7 +7,7 @@ __all__ = ['ACTIVATIONS', 'CLASSIFICATION', 'Metric', 'cross_entropy', 'error_pe
            'uniform_start', 'as_labels', 'Task', 'classification', 'mlp', 'digits', 'task_named']
 
 # %% ../nbs/01_tasks.ipynb #imports
-import hashlib, importlib, json
+import hashlib, importlib, json, math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -121,9 +121,11 @@ class Task:
     loss:Callable = cross_entropy    # (logits (K, C, N), y (N,)) -> (K,), differentiable
     metrics:dict = field(default_factory=lambda: dict(CLASSIFICATION))  # name -> Metric
     start:Callable = uniform_start   # (shape, fan_in, generator) -> one parameter
+    image:tuple|None = None          # (channels, height, width) of an input that is a picture
 
     def __post_init__(self):
         self.layers = read_layers(self.net)
+        if self.image and math.prod(self.image) != self.layers[0][1]: raise ValueError(f"task {self.name}: pictures of {' × '.join(map(str, self.image))} have {math.prod(self.image)} pixels, but the first layer takes {self.layers[0][1]} inputs")
         for s in ('train', 'test', 'test2'):
             if getattr(self, s) is not None: setattr(self, s, self._checked(s, *getattr(self, s)))
 
@@ -161,6 +163,7 @@ def classification(
     n_train:int|None=None,        # images to train on (default: two thirds)
     n_test:int|None=None,         # images to measure on (default: all others); what is left is the second test set
     seed:int=0,                   # of the shuffle
+    image:tuple|None=None,        # (channels, height, width) of an input that is a picture
 )->Task:                          # inputs centred on the mean training input, and divided by one standard deviation
     "A classification task from one data set, split once and for all."
     X, y = torch.as_tensor(X, dtype=torch.float32), as_labels(name, y)
@@ -170,7 +173,7 @@ def classification(
     a, b, c = ix.tensor_split([n_train, n_train + (n_test or len(X)-n_train)])
     X = X - X[a].mean(0)
     X = X/X[a].std()
-    return Task(name, net, (X[a], y[a]), (X[b], y[b]), (X[c], y[c]) if len(c) else None)
+    return Task(name, net, (X[a], y[a]), (X[b], y[b]), (X[c], y[c]) if len(c) else None, image=image)
 
 # %% ../nbs/01_tasks.ipynb #digits
 def mlp(
@@ -185,7 +188,7 @@ def digits(
     "scikit-learn's digits with an MLP: 1,000 train, 500 test and 297 second-test images."
     X, y = load_digits(return_X_y=True)
     name = 'digits' if tuple(widths) == (16,) else '-'.join(['digits', *map(str, widths or ('linear',))])
-    return classification(name, X, y, mlp((64, *widths, 10)), n_train=1000, n_test=500)
+    return classification(name, X, y, mlp((64, *widths, 10)), n_train=1000, n_test=500, image=(1, 8, 8))
 
 # %% ../nbs/01_tasks.ipynb #task-named
 def task_named(
