@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['COMMANDS', 'command', 'usage', 'one_line', 'main', 'megabytes', 'duration', 'collect', 'train', 'seconds_per_step',
-           'prompt', 'the_task', 'evaluate', 'run', 'run_parser', 'report']
+           'prompt', 'evaluate', 'run', 'run_parser', 'report']
 
 # %% ../nbs/15_cli.ipynb #imports
 import argparse
@@ -162,7 +162,7 @@ def prompt(
     "Ask a trained model for a network with a certain loss or error."
     from safetensors.torch import save
     ask = Prompter(*load_model(model, restore))
-    task = the_task(ask)
+    task = task_named(ask.info['task'], ask.info['fingerprint'])
     rows = read_network(start, ask.layout)[None] if start else unseen_starts(task, 1, seed)
     path = [(r, m.item()) for r, m in recursive(ask, task, rows, prompt, updates, seed, steps=steps)]
     unit = ask.info['metric']['unit']
@@ -171,12 +171,6 @@ def prompt(
         Path(out).parent.mkdir(parents=True, exist_ok=True)
         write_whole(out, save({n: t.contiguous() for n, t in as_module(path[-1][0][0], ask.layout).state_dict().items()}))
         print(f"{out}: {ask.layout}; load it with safetensors.torch.load_file and load_state_dict")
-
-def the_task(ask:Prompter):
-    "The task of a model. Raises ValueError when the task of that name is no longer the one it was made for."
-    task = task_named(ask.info['task'])
-    if task.fingerprint != ask.info['fingerprint']: raise ValueError(f"the model was made for another task: {ask.info['task']} had other data or layers then; train the model again")
-    return task
 
 # %% ../nbs/15_cli.ipynb #evaluate
 @command
@@ -191,7 +185,7 @@ def evaluate(
 ):
     "Measure whether a model does as asked, and compare it with tuned optimizers."
     ask = Prompter(*load_model(model, restore))
-    task, unit = the_task(ask), ask.info['metric']['unit']
+    task, unit = task_named(ask.info['task'], ask.info['fingerprint']), ask.info['metric']['unit']
     if store and (info := Store(store).info)['fingerprint'] != ask.info['fingerprint']:
         raise ValueError(f"the store in {store} was made for another task ({info['task']}) than the model {model} ({ask.info['task']}); choose another store or train a model on this one")
     r = prompt_alignment(ask, task, starts, seed=seed, steps=steps)

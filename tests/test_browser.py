@@ -1,0 +1,215 @@
+"""The widgets in JupyterLab, in a real browser: JupyterLab is started as `make lab` does, a notebook opened and run, sliders moved by mouse and keyboard.
+
+What is asserted is what the page shows. Latencies, measured inside the page, go to build/browser.json; screenshots to build/screens; look at them.
+"""
+import json, os, re, shutil, signal, statistics, subprocess, sys, threading, time
+from pathlib import Path
+
+import psutil, pytest, torch
+
+from gpt_kit.draw import filters
+from gpt_kit.evaluate import unseen_starts
+from gpt_kit.weights import measure
+from gpt_kit.widgets import open_model
+
+ROOT = Path(__file__).parent.parent
+SCREENS = ROOT/'build'/'screens'
+FLAGS = ['--no-sandbox', '--disable-gpu', '--disable-background-networking', '--use-angle=swiftshader', '--enable-unsafe-swiftshader']
+pytestmark = pytest.mark.skipif(os.environ.get('BROWSER') == 'no', reason='BROWSER=no: the widgets were not tried in a browser')
+MODEL = ROOT/'data'/'models'/'digits-loss.safetensors'
+
+@pytest.fixture(scope='module')
+def lab(tmp_path_factory):
+    "JupyterLab on copies of the notebooks, so that it saves nothing into ours. Gives its address and process."
+    place = tmp_path_factory.mktemp('lab')
+    shutil.copytree(ROOT/'nbs', place/'nbs', ignore=shutil.ignore_patterns('.*')); (place/'data').symlink_to(ROOT/'data')
+    for name, value in {'notebook-extension/tracker': dict(windowingMode='none', autosave=False), 'apputils-extension/notification': dict(fetchNews='false', checkForUpdates=False)}.items():
+        file = place/'settings'/'@jupyterlab'/f'{name}.jupyterlab-settings'
+        file.parent.mkdir(parents=True, exist_ok=True); file.write_text(json.dumps(value))
+    env = os.environ | dict(JUPYTERLAB_SETTINGS_DIR=str(place/'settings'), JUPYTERLAB_WORKSPACES_DIR=str(place/'workspaces'), PYTHONPATH=str(ROOT))
+    p = subprocess.Popen([sys.executable, '-m', 'jupyter', 'lab', '--ip=127.0.0.1', '--no-browser', '--allow-root', '--port=0'], cwd=place/'nbs', env=env, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    address = next((m for line in p.stderr if (m := re.search(r'(http://127\.0\.0\.1:\d+)/lab\?token=(\w+)', line))), None)
+    assert address, 'JupyterLab did not start; try: make lab'
+    threading.Thread(target=lambda: list(p.stderr), daemon=True).start()
+    yield *address.groups(), psutil.Process(p.pid)
+    for child in psutil.Process(p.pid).children(recursive=True): child.kill()
+    os.killpg(p.pid, signal.SIGKILL)
+
+@pytest.fixture(scope='module')
+def chromium():
+    from playwright.sync_api import sync_playwright
+    program = shutil.which('chromium') or shutil.which('chromium-browser') or shutil.which('google-chrome')
+    if not program: pytest.fail("no Chromium was found; install it with: sudo apt-get install -y chromium (or skip these tests: BROWSER=no make test)")
+    SCREENS.mkdir(parents=True, exist_ok=True)
+    with sync_playwright() as p:
+        browser = p.chromium.launch(executable_path=program, args=FLAGS)
+        yield browser
+        browser.close()
+
+def run_all(chromium, lab, notebook):
+    "A page with the notebook open and run, its errors so far, and the seconds that took."
+    base, token, _ = lab
+    page, errors = chromium.new_page(viewport=dict(width=1440, height=1000)), []
+    page.on('console', lambda m: errors.append(m.text) if m.type == 'error' else None); page.on('pageerror', lambda e: errors.append(str(e)))
+    begun = time.time()
+    page.goto(f'{base}/lab/tree/{notebook}?token={token}&reset')
+    page.wait_for_selector('.jp-NotebookPanel:not(.lm-mod-hidden) .jp-Cell')
+    page.wait_for_selector('text=/Python 3 .*\\| Idle/', timeout=60_000); page.wait_for_timeout(1000)
+    page.click('.lm-MenuBar-itemLabel:text-is("Run")'); page.click('.lm-Menu-itemLabel:text-is("Run All Cells")')
+    try: page.wait_for_function("/\\[\\d+\\]/.test([...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')].at(-1).textContent)", timeout=120_000)
+    finally: page.screenshot(path=SCREENS/f'{notebook}.png')
+    page.wait_for_selector('.js-plotly-plot .main-svg'); page.wait_for_timeout(1500)
+    failed = page.locator('.jp-OutputArea-output[data-mime-type*="error"]')
+    assert failed.count() == 0, failed.all_inner_texts()
+    return page, errors, time.time() - begun
+
+@pytest.fixture(scope='module')
+def play(chromium, lab):
+    page, errors, seconds = run_all(chromium, lab, '14_widgets.ipynb')
+    record(open_and_run_14_seconds=round(seconds, 1))
+    yield page
+    assert not errors, errors
+    page.close()
+
+def record(**figures):
+    "Add figures to build/browser.json, and print them."
+    file = ROOT/'build'/'browser.json'
+    known = json.loads(file.read_text()) if file.exists() else {}
+    file.write_text(json.dumps(known | figures, indent=1))
+    print(figures)
+
+def output(page, text):
+    "The output of the cell whose code contains a text."
+    return page.locator('.jp-CodeCell', has=page.locator('.jp-InputArea-editor', has_text=text)).locator('.jp-OutputArea').first
+
+def handle(widget, label):
+    "The handle of the slider with that label."
+    return widget.locator('.widget-slider', has=widget.page.locator('.widget-label', has_text=label)).locator('.noUi-handle').first
+
+def grab(page, widget, label):
+    "Put the mouse on a slider's handle and press; gives where that is."
+    knob = handle(widget, label); knob.scroll_into_view_if_needed(); page.wait_for_timeout(500)
+    box = knob.bounding_box()
+    x, y = box['x'] + box['width']/2, box['y'] + box['height']/2
+    page.mouse.move(x, y); page.mouse.down(); page.wait_for_timeout(1500)
+    return x, y
+
+def data(widget): return widget.locator('.js-plotly-plot').first.evaluate('g => JSON.parse(JSON.stringify(g.data))')
+
+def title(widget, i=0): return widget.locator('.annotation-text').nth(i).text_content()
+
+def screenshot(widget, name):
+    widget.scroll_into_view_if_needed(); widget.page.wait_for_timeout(400)
+    widget.screenshot(path=SCREENS/f'{name}.png')
+
+WATCH = """g => {
+  const part = {achieved: '.subplot.xy .scatterlayer .trace:last-child path.point', landscape: '.subplot.x2y2 .scatterlayer .trace:last-child path.point'};
+  const look = () => ({...Object.fromEntries(Object.entries(part).map(([k, s]) => [k, g.querySelector(s)?.getAttribute('transform')])),
+                       weights: g.querySelectorAll('.heatmaplayer image')[1]?.getAttribute('href')});
+  let moved, before = look();
+  window.seen = [];
+  addEventListener('pointermove', e => { if (!moved) { moved = e.timeStamp; before = look(); } }, true);
+  window.again = () => { moved = null; window.times = {}; };
+  window.again();
+  new MutationObserver(() => {
+    if (!moved) return;
+    const now = look();
+    for (const k in now) if (now[k] !== before[k] && !(k in window.times)) window.times[k] = performance.now() - moved;
+  }).observe(g, {subtree: true, childList: true, attributes: true});
+}"""
+
+def test_latency(play):
+    "From the moment the mouse moves to the plot having changed, measured inside the page: median 300 ms at most, 1 s for the landscape's point."
+    widget, n = output(play, 'explorer = Explorer('), 30
+    widget.locator('.js-plotly-plot').first.evaluate(WATCH)
+    x, y = grab(play, widget, 'prompt')
+    times = dict(achieved=[], weights=[], landscape=[])
+    for i in range(n):
+        play.evaluate('window.again()')
+        play.mouse.move(x + 4*(i % 10 + 1)*(1 if i % 20 < 10 else -1), y)
+        play.wait_for_function("Object.keys(window.times).length == 3", timeout=5000)
+        for k, t in play.evaluate('window.times').items(): times[k].append(t)
+        play.wait_for_timeout(100)
+    play.mouse.up()
+    record(**{f'{k}_ms': dict(median=round(statistics.median(t)), worst=round(max(t)), moves=len(t)) for k, t in times.items()})
+    assert statistics.median(times['achieved']) <= 300 and statistics.median(times['weights']) <= 300 and statistics.median(times['landscape']) <= 1000
+
+def agrees(widget):
+    "Does the page show what a fresh computation gives for the prompt it shows?"
+    traces, (ask, task) = data(widget), open_model(MODEL)
+    x, y = traces[4]['x'][0], traces[4]['y'][0]
+    start = unseen_starts(task, 1)
+    row = ask(start, measure(task, start)[ask.metric], x)
+    picture = torch.tensor([t for t in traces if t['type'] == 'heatmap'][1]['z'])
+    return abs(measure(task, row)[ask.metric].item() - y) < 1e-3 and torch.allclose(picture, torch.from_numpy(filters(task, row[0])), atol=1e-3) and f'asked for {x:.3g}' in title(widget)
+
+def test_two_hundred_moves(play, lab):
+    "A restless hand: no error, no growth of the kernel, and the last value is the one that is shown."
+    widget = output(play, 'explorer = Explorer(')
+    kernel = max((c for c in lab[2].children(recursive=True) if 'ipykernel' in ' '.join(c.cmdline())), key=lambda c: c.create_time())
+    x, y = grab(play, widget, 'prompt')
+    g = torch.Generator().manual_seed(0)
+    def moves(n):
+        for d in torch.randint(-40, 60, (n,), generator=g).tolist(): play.mouse.move(x + d, y); play.wait_for_timeout(15)
+        play.wait_for_timeout(2500)
+    moves(20); before = kernel.memory_info().rss
+    begun = time.time(); moves(200); seconds = time.time() - begun
+    play.mouse.up()
+    grown = (kernel.memory_info().rss - before)/1e6
+    record(two_hundred_moves=dict(kernel_grew_MB=round(grown, 1), seconds=round(seconds, 1)))
+    assert grown < 50 and agrees(widget) and widget.locator('[role=alert]').count() == 0
+    screenshot(widget, 'explorer')
+
+def test_keyboard_and_buttons(play):
+    widget = output(play, 'explorer = Explorer(')
+    before = title(widget)
+    handle(widget, 'prompt').focus(); play.keyboard.press('ArrowRight'); play.wait_for_timeout(1500)
+    assert title(widget) != before and agrees(widget)
+    points = len(data(widget)[3]['x'])
+    widget.locator('button:text-is("again")').click(); play.wait_for_timeout(1500)
+    assert len(data(widget)[3]['x']) == points + 1 and len(data(widget)[7]['x']) == 3, 'the path on the landscape has one more point'
+    widget.locator('button:text-is("start over")').click(); play.wait_for_timeout(1500)
+    assert len(data(widget)[3]['x']) == 0 and agrees(widget)
+    first = data(widget)[5]['z']
+    handle(widget, 'starting network').focus(); play.keyboard.press('ArrowRight'); play.wait_for_timeout(4000)
+    assert data(widget)[5]['z'] != first, 'another start has another landscape'
+    screenshot(widget, 'explorer-other-start')
+
+def test_landscape(play):
+    widget = output(play, 'view = landscape_view(')
+    before = data(widget)[0]['z']
+    handle(widget, 'starting network').focus(); play.keyboard.press('ArrowRight'); play.wait_for_timeout(4000)
+    assert data(widget)[0]['z'] != before and widget.locator('.gl-container canvas').count() > 0
+    screenshot(widget, 'landscape')
+
+@pytest.mark.parametrize('name, code', [('denoising', 'denoising_view(file)'), ('walk', 'walk_view(file')])
+def test_films_play(play, name, code):
+    "Press play: frames go by; press again: they stop."
+    widget = output(play, code)
+    widget.scroll_into_view_if_needed()
+    begun = data(widget)[0]['z']
+    widget.locator('.jupyter-button[title="Play"], .widget-play button').first.click(); play.wait_for_timeout(2500)
+    assert data(widget)[0]['z'] != begun
+    widget.locator('.widget-play button').first.click(); play.wait_for_timeout(800)
+    still = data(widget)[0]['z']; play.wait_for_timeout(800)
+    assert data(widget)[0]['z'] == still
+    screenshot(widget, name)
+
+def test_reload_shows_the_last_figure(play):
+    "A page that is loaded again, kernel alive, begins with what was shown last."
+    play.wait_for_timeout(1500)
+    shown = title(output(play, 'explorer = Explorer('))
+    play.keyboard.press('Control+s'); play.wait_for_timeout(2000); play.reload(); play.wait_for_selector('.js-plotly-plot .main-svg', timeout=60_000); play.wait_for_timeout(4000)
+    assert title(output(play, 'explorer = Explorer(')) == shown
+
+def test_first_minute(chromium, lab):
+    "A visitor opens the first notebook, runs it, and moves its slider, in less than a minute."
+    page, errors, seconds = run_all(chromium, lab, '00_start.ipynb')
+    widget = output(page, 'first_look(')
+    before = title(widget)
+    handle(widget, 'prompt').focus(); page.keyboard.press('ArrowRight'); page.wait_for_timeout(1500)
+    assert title(widget) != before
+    record(first_minute_seconds=round(seconds, 1))
+    screenshot(widget, 'start')
+    assert seconds < 60 and not errors, (seconds, errors)
+    page.close()
