@@ -198,6 +198,7 @@ class Task:
     metrics:dict = field(default_factory=lambda: dict(CLASSIFICATION))  # name -> Metric
     start:Callable = uniform_start   # (shape, fan_in, generator) -> one parameter
     image:tuple|None = None          # (channels, height, width) of an input that is a picture
+    augment:Callable|None = None     # (inputs (N, n_in), generator) -> (N, n_in), drawn afresh for each minibatch of training
 
     def __post_init__(self):
         if self.image is not None and not (len(self.image) == 3 and all(isinstance(n, int) and n > 0 for n in self.image)): raise ValueError(f"task {self.name}: image is (channels, height, width), three whole numbers above 0, not {self.image!r}")
@@ -223,8 +224,8 @@ class Task:
 
     @cached_property
     def fingerprint(self)->str: # 12 hex digits
-        "Tells tasks apart: a digest of layers, metrics and all data."
-        h = hashlib.sha256(json.dumps([self.layers, sorted(self.metrics)]).encode())
+        "Tells tasks apart: a digest of layers, metrics, all data, and the augmentation's name."
+        h = hashlib.sha256(json.dumps([self.layers, sorted(self.metrics)] + [self.augment.__name__]*(self.augment is not None)).encode())
         for s in self.inputs.values():
             for t in s: h.update(t.numpy().tobytes())
         return h.hexdigest()[:12]
