@@ -225,7 +225,7 @@ class Task:
     @cached_property
     def fingerprint(self)->str: # 12 hex digits
         "Tells tasks apart: a digest of layers, metrics, all data, and the augmentation's name."
-        h = hashlib.sha256(json.dumps([self.layers, sorted(self.metrics)] + [self.augment.__name__]*(self.augment is not None)).encode())
+        h = hashlib.sha256(json.dumps([self.layers, sorted(self.metrics), *([self.augment.__name__] if self.augment else [])]).encode())
         for s in self.inputs.values():
             for t in s: h.update(t.numpy().tobytes())
         return h.hexdigest()[:12]
