@@ -158,7 +158,7 @@ def measure(
     K, N = chunk(layout, len(y), rows.device.type)
     out = {n: [] for n in names}
     with torch.inference_mode():
-        for some in layout.check(rows).split(K):
+        for some in layout.check(rows).split(K) if len(rows) else ():
             parts = [forward(layout, some, xs) for xs in x.split(N, 1)]
             logits = torch.cat(parts, 2) if len(parts) > 1 else parts[0]        # (K, C, N)
             for n in names: out[n].append(task.metrics[n].fn(logits, y))
