@@ -9,7 +9,7 @@ from gpt_kit.model import restore
 from gpt_kit.symmetry import align, canonical, hidden_groups, permute, random_permutations
 from gpt_kit.tasks import ACTIVATIONS, build_net, classification, cnn, digits, digits_cnn, layer_shapes, n_inputs, read_layers, task_named
 from gpt_kit.train import load_model
-from gpt_kit.weights import Layout, as_module, forward, measure, start_rows, to_row
+from gpt_kit.weights import Layout, as_module, first_outputs, forward, measure, start_rows, to_row
 
 ROOT = Path(__file__).parent.parent
 
@@ -61,6 +61,7 @@ def test_many_at_once_is_one_at_a_time(layers, seed):
     layout, rows, x, _ = some(layers, seed)
     one_by_one = torch.stack([as_module(r, layout)(x.T).T for r in rows])
     torch.testing.assert_close(forward(layout, rows, x), one_by_one, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(forward(layout, rows, x, first_outputs(layout, rows, x)), one_by_one, atol=1e-4, rtol=1e-4)
 
 @given(architectures(), seeds)
 def test_gradients_too(layers, seed):
