@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from common import median_seconds, record
 
 from gpt_kit.collect import descend, minibatches
+from gpt_kit.landscape import surface, three_point_plane
 from gpt_kit.symmetry import permute_alike
 from gpt_kit.tasks import digits
 from gpt_kit.weights import Layout, as_module, measure, start_rows
@@ -62,6 +63,22 @@ def evaluation(K=256):
     compare('evaluation', median_seconds(lambda: measure(TASK, rows))/K, {'nn.Module, weights copied in': median_seconds(by_module)/K, 'functions on views of the row': median_seconds(by_functions)/K})
 
 
+def landscape(n=51, sample=200):
+    "Test loss at n × n points of a plane, per point; the reference walks over a part of them."
+    a, b, c = start_rows(TASK, range(3))
+    plane, side, (X, y) = three_point_plane(a, b, c), torch.linspace(-1, 1, n), TASK.test
+    net, points = as_module(a, LAYOUT), torch.cartesian_prod(side, side)[:sample]
+
+    @torch.inference_mode()
+    def by_module():
+        for p in points:
+            nn.utils.vector_to_parameters(plane.origin + p @ plane.axes, net.parameters()); F.cross_entropy(net(X), y)
+
+    ours = median_seconds(lambda: surface(TASK, plane, side, side))
+    print(f"a map of {n} × {n} points: {1e3*ours:.0f} ms; of 41 × 41: {1e3*median_seconds(lambda: surface(TASK, plane, side[:41], side[:41])):.0f} ms")
+    compare('landscape point', ours/n**2, {'nn.Module, weights copied in': median_seconds(by_module)/sample})
+
+
 def augmentation(K=64):
     "Permute the hidden neurons of start and future, per pair, a training batch at a time."
     a, b, g = start_rows(TASK, range(K)), start_rows(TASK, range(K)), torch.Generator().manual_seed(0)
@@ -80,4 +97,4 @@ def augmentation(K=64):
 
 if __name__ == '__main__':
     print(f"{torch.get_num_threads()} threads; microseconds per network; ratio = reference / ours")
-    collection(); evaluation(); augmentation()
+    collection(); evaluation(); augmentation(); landscape()

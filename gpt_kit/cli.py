@@ -29,7 +29,7 @@ from .prompt import Prompter, recursive
 from .store import Store, read_json, read_network, read_tensors, shard_fault, write_whole
 from .tasks import task_named
 from .train import Plan, State, device_named, diffusion_loss, draw_pairs, load_model, prepare, train as train_steps, train_gpt
-from .weights import as_module
+from .weights import as_module, measure
 
 # %% ../nbs/15_cli.ipynb #command
 COMMANDS = {}
@@ -192,6 +192,8 @@ def evaluate(
     best = r['achieved'][:, 0]
     print(f"prompt alignment on test {ask.metric}, {starts} unseen starts × 20 prompts: {r['alignment']:.4f}\n"
           f"asked for the best in the training data, {ask.best:.4g} {unit}: {best.mean():.4g} ± {best.std(correction=0):.2g}")
+    second = measure(task, r['rows'][:, 0], 'test2')[ask.metric].mean().item() if task.test2 is not None else None
+    if second is not None: print(f"the same networks on the second test set, which nothing has looked at: {second:.4g}")
     rows, t = unseen_starts(task, starts, seed), time.perf_counter()
     optimizer_grid(task, rows, 2, at=())
     print(f"every optimizer with every setting, {opt_steps} steps: about {duration((time.perf_counter() - t)*opt_steps)}")
@@ -200,7 +202,7 @@ def evaluate(
     print(f"\ntuned from the same starts   steps   mean {ask.metric} ({unit})")
     for t in [dict(optimizer='G.pt', steps=1, mean=best.mean().item()), *table]: print(f"{t['optimizer']:27}{t['steps']:7}   {t['mean']:.4g}")
     out = dict(model=str(model), metric=ask.metric, starts=starts, seed=seed, steps=steps, prompt_alignment=r['alignment'], best_in_data=ask.best, best_prompt=best.mean().item(),
-               best_prompt_std=best.std(correction=0).item(), baselines={f"{t['optimizer']}_{t['steps'] if t['steps'] < opt_steps else 'full'}": t['mean'] for t in table})
+               best_prompt_std=best.std(correction=0).item(), best_prompt_second_test=second, baselines={f"{t['optimizer']}_{t['steps'] if t['steps'] < opt_steps else 'full'}": t['mean'] for t in table})
     if json: Path(json).parent.mkdir(parents=True, exist_ok=True); write_whole(json, dumps(out, indent=1).encode())
 
 # %% ../nbs/15_cli.ipynb #run

@@ -64,12 +64,13 @@ def descend(
     layout, (x, y), rows, state = Layout(task.layers), (t.to(rows.device) for t in task.inputs['train']), rows.clone(), {}
     lr, wd = (torch.as_tensor(v, dtype=torch.float32, device=rows.device).reshape(-1, 1) for v in (lr, weight_decay))
     epoch = math.ceil(len(y)/batch)
-    batches = minibatches(len(y), batch, torch.Generator().manual_seed(order_seed))
+    batches, g = minibatches(len(y), batch, torch.Generator().manual_seed(order_seed)), torch.Generator().manual_seed(order_seed)
     yield 0, rows
     for step in range(n_steps):
         ix = next(batches).to(rows.device)
+        some = x[:, ix] if task.augment is None else task.augment(x[:, ix].T, g).T     # (n_in, b)
         leaf = rows.detach().requires_grad_()
-        loss = task.loss(forward(layout, leaf, x[:, ix]), y[ix]).sum()
+        loss = task.loss(forward(layout, leaf, some), y[ix]).sum()
         grad, = torch.autograd.grad(loss, leaf)                    # (K, D)
         now = .5*(1 + math.cos(math.pi*(step//epoch)/math.ceil(n_steps/epoch))) if cosine else 1.
         OPTIMIZERS[optimizer](rows, grad.add_(rows*wd), state, lr*now)

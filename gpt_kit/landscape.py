@@ -97,7 +97,7 @@ def surface(
     xy1 = torch.cat([torch.ones(len(xs)*len(ys), 1), torch.cartesian_prod(ys, xs).flip(1)], 1)   # (P, 3)
     with torch.inference_mode():
         basis = first_outputs(layout, three, x)                                     # (3, out, N)
-        shape, n = basis.shape[1:], max(8, 2**17//basis[0].numel())                 # so many points at once fit the cache
+        shape, n = basis.shape[1:], max(8, 2**20//basis[0].numel())                 # so many points at once: 4 MB of activations
         values = [task.metrics[metric].fn(forward(layout, c @ three, x, (c @ basis.flatten(1)).unflatten(1, shape)), y) for c in xy1.split(n)]
     return torch.cat(values).clone().view(len(ys), len(xs))
 

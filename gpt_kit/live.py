@@ -144,7 +144,8 @@ class Live(W.VBox):
 
     def refresh(self, change=None)->None:
         "Start the job anew; what is left of an older one is dropped."
-        self.running = self.job()
+        def begin(): yield from self.job()                      # so that even a job that fails at once fails in `advance`
+        self.running = begin()
         self.advance(self.running)
 
     def advance(self, job:Iterator)->None:

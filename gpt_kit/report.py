@@ -27,8 +27,8 @@ def figure_html(
         t = layout['template']['layout']
         plain = {a: t.get(a, {}) | dict(gridcolor='#e3e8ee', linecolor='#c5ced8', zerolinecolor='#e3e8ee') for a in ('xaxis', 'yaxis')}
         layout['template'] = layout['template'] | dict(layout=t | plain | dict(plot_bgcolor='#fff'))
-    data = json.dumps([fig.get('data', []), layout]).replace('</', '<\\/')
-    return f'<div class="figure" id="{name}" style="height:{layout.get("height", 450)}px"></div><script>Plotly.newPlot("{name}", ...{data}, {{responsive: true, displayModeBar: false}})</script>'
+    data = json.dumps(dict(data=fig.get('data', []), layout=layout, frames=fig.get('frames', []), config=dict(responsive=True, displayModeBar=False))).replace('</', '<\\/')
+    return f'<div class="figure" id="{name}" style="height:{layout.get("height", 450)}px"></div><script>Plotly.newPlot("{name}", {data})</script>'
 
 # %% ../nbs/17_report.ipynb #prepare-notebook
 PLOTLY = 'application/vnd.plotly.v1+json'

@@ -10,7 +10,7 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
-from .symmetry import hidden_groups
+from .symmetry import by_unit, hidden_groups
 from .weights import Layout
 
 # %% ../nbs/06_tokens.ipynb #chunk-sizes
@@ -75,7 +75,7 @@ class NeuronView:
     )->tuple:         # (B, n, C) what each neuron owns, (B, C') the rest
         "Rows as neurons."
         parts = self.layout.split(rows)
-        own = [parts[name].movedim(axis + 1, 1).flatten(2) if parts[name].ndim > 2 else parts[name][..., None] for name, axis in self.axes]
+        own = [by_unit(parts[name], self.n, axis).movedim(2, 1).flatten(2) for name, axis in self.axes]
         return torch.cat(own, 2), torch.cat([parts[n].flatten(1) for n in self.rest] or [rows[:, :0]], 1)
 
     def rows(self,
@@ -84,7 +84,8 @@ class NeuronView:
     )->Tensor:           # (B, D)
         "Neurons as rows: the inverse of `neurons`."
         sizes = [self.layout.sizes[n]//self.n for n, _ in self.axes]
-        parts = {name: p.movedim(1, axis + 1) if p.ndim > 2 else p for (name, axis), p in zip(self.axes, neurons.split(sizes, 2))}
+        before = [self.layout.shapes[n][0] if axis else 1 for n, axis in self.axes]
+        parts = {name: p.unflatten(2, (k, -1)).movedim(1, 2) for (name, _), p, k in zip(self.axes, neurons.split(sizes, 2), before)}   # (B, before, n, after)
         parts |= dict(zip(self.rest, rest.split([self.layout.sizes[n] for n in self.rest], 1)))
         return torch.cat([parts[n].flatten(1) for n in self.layout.shapes], 1)
 

@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from gpt_kit.cli import main
 from gpt_kit.collect import SHARD, Recipe, collect
 from gpt_kit.store import Store, read_network, shard_file
-from gpt_kit.tasks import digits, mlp
+from gpt_kit.tasks import digits, digits_cnn, mlp
 from gpt_kit.train import prepare
 from gpt_kit.weights import Layout
 
@@ -57,9 +57,21 @@ def short(): return classification('odd:short', X, y[:80], nn.Sequential(nn.Line
 def wide(): return classification('odd:wide', X, y, nn.Sequential(nn.Linear(5, 3)))
 def labels(): return classification('odd:labels', X, y + 1, nn.Sequential(nn.Linear(4, 3)))
 def holes(): return classification('odd:holes', X/0, y, nn.Sequential(nn.Linear(4, 3)))
+P = torch.randn(90, 2*6*6)
+def cnn(*between, image=(2, 6, 6)): return classification('odd:cnn', P, y, nn.Sequential(nn.Conv2d(2, 4, 3), *between, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)), image=image)
+def norm(): return cnn(nn.BatchNorm2d(4))
+def order(): return cnn(nn.Flatten())
+def blind(): return cnn(image=None)
+def small(): return cnn(image=(2, 5, 5))
+def tied():
+    net = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 3))
+    net[2].weight = nn.Parameter(net[0].weight.data.T)
+    return classification('odd:tied', X, y, net)
 """
 
-@pytest.mark.parametrize('name, words', [('conv', ['layer 1 (Conv1d)', 'not supported']), ('short', ['90', '80', 'pair up']), ('wide', ['(60, 4)', '(N, 5)']), ('labels', ['1 to 3', '0..2']), ('holes', ['not finite']), ('none', ["'odd:none'"])])
+@pytest.mark.parametrize('name, words', [('conv', ['layer 1 (Conv1d)', 'not supported']), ('short', ['90', '80', 'pair up']), ('wide', ['(60, 4)', '(N, 5)']), ('labels', ['1 to 3', '0..2']), ('holes', ['not finite']),
+                                         ('norm', ['layer 1 (BatchNorm2d)']), ('order', ['layer 2 (AdaptiveAvgPool2d)', 'takes pictures']), ('blind', ['image=(channels, height, width)']), ('small', ['(60, 72)', '2 × 5 × 5 stored flat']), ('tied', ['layer 2 (Linear)', 'shared']),
+                                         ('none', ["'odd:none'"])])
 def test_a_task_that_cannot_be(kit, tmp_path, name, words):
     (tmp_path/'odd.py').write_text(TASKS)
     refused(kit('collect', tmp_path/'s', '--task', f'odd:{name}', '--runs', 2), *words)
@@ -67,6 +79,22 @@ def test_a_task_that_cannot_be(kit, tmp_path, name, words):
 
 @pytest.mark.parametrize('name', ['digit', 'digits-', 'digits-a', 'digits-0', 'nowhere:task'])
 def test_a_task_that_is_not_there(kit, tmp_path, name): refused(kit('collect', tmp_path/'s', '--task', name), name, 'module:function')
+
+def test_a_data_set_that_is_not_there(kit, tmp_path, monkeypatch):
+    def fetch(*a, **kw): raise OSError('no network')
+    monkeypatch.setattr('sklearn.datasets.fetch_openml', fetch)
+    for name in ('mnist', 'cifar10'):
+        monkeypatch.setattr(f'gpt_kit.datasets.{name}.__defaults__', (tmp_path,))
+        refused(kit('collect', tmp_path/'s', '--task', name), 'put', str(tmp_path), 'openml.org')
+
+def test_neuron_tokens_need_one_hidden_layer(kit, tmp_path):
+    "A CNN is collected, learned in chunks, and prompted; neuron tokens are refused by name."
+    assert kit('collect', tmp_path/'s', '--task', 'digits-cnn', '--runs', 4, '--saves', 3, '--epochs', 1).returncode == 0
+    refused(kit('train', tmp_path/'s', tmp_path/'m.safetensors', *TRAIN, '--tokens', 'neuron'), 'exactly one hidden layer', 'chunk tokens')
+    assert not list(tmp_path.glob('m.*'))
+    assert kit('train', tmp_path/'s', tmp_path/'m.safetensors', *TRAIN, '--tokens', 'chunk-256').returncode == 0
+    assert kit('prompt', tmp_path/'m.safetensors', 1, '--out', tmp_path/'out.safetensors').returncode == 0
+    assert read_network(tmp_path/'out.safetensors', Layout(digits_cnn().layers)).isfinite().all()
 
 def test_a_network_of_another_layout(kit, model_file, tmp_path):
     torch.save(mlp((64, 20, 10)).state_dict(), tmp_path/'wide.pt')

@@ -126,7 +126,7 @@ def test_latency(play):
     times = dict(achieved=[], weights=[], landscape=[])
     for i in range(n):
         play.evaluate('window.again()')
-        play.mouse.move(x + 4*(i % 10 + 1)*(1 if i % 20 < 10 else -1), y)
+        play.mouse.move(x + 4*(i*7 % 23) + 4, y)
         play.wait_for_function("Object.keys(window.times).length == 3", timeout=5000)
         for k, t in play.evaluate('window.times').items(): times[k].append(t)
         play.wait_for_timeout(100)
