@@ -22,12 +22,12 @@ $(READY): settings.ini constraints.txt setup.py
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
-run: $(READY) ## the course, lessons 01 to 11, with the sizes of nbs/run.yaml; ends in build/report/index.html
+run: $(READY) ## the course, lessons 01 to 14, with the sizes of nbs/run.yaml; ends in build/report/index.html
 	@echo "The course takes about 10 minutes on two cores and 1.4 GB of disk (make clean gives it back). Interrupt it when you like; make run goes on."
-	@$(BIN)/gpt-kit run 01-11 -f nbs/run.yaml
+	@$(BIN)/gpt-kit run 01-12 14 -f nbs/run.yaml
 	@$(BIN)/gpt-kit report
 
-test: $(READY) ## all tests
+test: $(READY) ## all tests; the widgets are tried in Chromium (BROWSER=no make test leaves that out)
 	@$(BIN)/python -m pytest
 
 lab: $(READY) ## JupyterLab on the lessons, for this machine alone

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .tasks import Task
-from .weights import Layout, first_outputs, forward
+from .weights import Layout, first_outputs, forward, measure
 
 # %% ../nbs/12_landscape.ipynb #plane
 @dataclass
@@ -45,6 +45,12 @@ class Plane:
         "How far some networks are from the plane."
         return (rows - self.rows(self.place(rows))).square().mean(1).sqrt()
 
+    def missed(self,
+        rows:Tensor,  # (K, D)
+    )->Tensor:        # (K,) percent, 0 on the plane, 100 straight above its origin
+        "How much of the way from the origin to each network the plane misses."
+        return 100*self.distance(rows)/(rows - self.origin).square().mean(1).sqrt().clamp(min=1e-12)
+
 # %% ../nbs/12_landscape.ipynb #ways
 def pca_plane(
     rows:Tensor,  # (K, D) three networks or more: samples, or the checkpoints of one run
@@ -63,9 +69,10 @@ def three_point_plane(
     c:Tensor,  # (D,)
 )->Plane:
     "The plane through three networks, its axes at right angles and in units of weights."
-    u = (b - a)/(b - a).norm()
+    u = (b - a)/(b - a).norm().clamp(min=1e-12)
     v = (c - a) - (c - a) @ u*u
-    return Plane(a, torch.stack([u, v/v.norm()]).nan_to_num(0.), ('distance along the first direction', 'distance at right angles'))
+    if v.norm() <= 1e-4*(c - a).norm(): v = torch.zeros_like(v)                 # all that is left is rounding; `Plane` refuses it
+    return Plane(a, torch.stack([u, v/v.norm().clamp(min=1e-12)]), ('distance along the first direction', 'distance at right angles'))
 
 def random_plane(
     layout:Layout,
@@ -93,6 +100,8 @@ def surface(
 )->Tensor:               # (H, W)
     "The metric at every point of a grid on a plane."
     layout, (x, y) = Layout(task.layers), task.inputs[split]
+    if layout.layers[0][0] != 'Linear':                                             # a convolution's outputs are larger than its inputs: nothing to gain
+        return measure(task, plane.rows(torch.cartesian_prod(ys, xs).flip(1)), split, [metric])[metric].view(len(ys), len(xs))
     three = torch.cat([plane.origin[None], plane.axes])                             # (3, D)
     xy1 = torch.cat([torch.ones(len(xs)*len(ys), 1), torch.cartesian_prod(ys, xs).flip(1)], 1)   # (P, 3)
     with torch.inference_mode():

@@ -101,7 +101,7 @@ def plotly_source()->Source:
     return Source(code=get_plotlyjs())
 
 class Canvas(anywidget.AnyWidget):
-    "A drawing on the page. Raises ValueError when it is to show other kinds of traces than it began with."
+    "A drawing on the page."
     _esm = PAGE
     spec, source = traitlets.Dict().tag(sync=True), traitlets.Unicode().tag(sync=True)
 
@@ -112,9 +112,9 @@ class Canvas(anywidget.AnyWidget):
     def whole(self)->dict: return plain(dict(data=self.fig.data, layout=self.fig.layout, version=self.version))
 
     def show(self, new:Drawing)->None:
-        "Send what is new."
+        "Send what is new; all of it when the kinds of traces are others."
         old, self.fig, self.version = self.fig, new, self.version + 1
-        if [t['type'] for t in old.data] != [t['type'] for t in new.data]: raise ValueError("a live figure keeps its traces; draw an empty trace where there is nothing to show")
+        if [t['type'] for t in old.data] != [t['type'] for t in new.data]: return self.settle()
         traces = [(i, c) for i, (a, b) in enumerate(zip(old.data, new.data)) if (c := changes(a, b))]
         self.send(plain(dict(version=self.version, traces=traces, layout=changes(old.layout, new.layout))))
 
@@ -132,7 +132,7 @@ class Live(W.VBox):
         watched:list,    # controls: when their `value` changes, the job starts anew
         rows:list|None=None,  # lists of widgets, as they stand above the figure (default: the watched ones in one row)
     ):
-        self.job, self.running, self.fig = job, None, None
+        self.job, self.running, self.fig, self.later = job, None, None, None
         self.message, self.stop = W.HTML(layout=W.Layout(min_height='1.6em', flex='1 1 auto')), W.Button(description='cancel', layout=W.Layout(width='6em', visibility='hidden'))
         for item in job():
             if isinstance(item, Drawing): self.fig = item
@@ -178,7 +178,8 @@ class Live(W.VBox):
     def done(self)->None:
         self.running = None
         self.say('')
-        try: asyncio.get_running_loop().call_later(.5, self.settle)           # when the hand is still
+        if self.later is not None: self.later.cancel()
+        try: self.later = asyncio.get_running_loop().call_later(.5, self.settle)           # when the hand is still
         except RuntimeError: self.settle()
 
     def settle(self)->None:
@@ -219,11 +220,11 @@ def slider(
     low:float,
     high:float,
     step:float=1,     # a whole number makes a slider of whole numbers
-    width:str='17em',
+    width:str|None=None,  # such as '30em' (default: what the label needs, and room to drag)
 )->W.Widget:
     "A slider with its label and readout."
     kind, more = (W.IntSlider, {}) if isinstance(step, int) else (W.FloatSlider, dict(readout_format='.3g'))
-    return kind(value=value, min=low, max=high, step=step, description=label, layout=W.Layout(width=width, flex='0 0 auto'), **more, **LOOK)
+    return kind(value=value, min=low, max=high, step=step, description=label, layout=W.Layout(width=width or f'{14 + .5*len(label):.0f}em', flex='0 0 auto'), **more, **LOOK)
 
 def choice(label:str, options:list, value=None, width:str='16em')->W.Dropdown:
     "A menu with its label."
@@ -234,7 +235,7 @@ def player(
     interval:int=150,    # milliseconds for each frame
 )->list[W.Widget]:       # play and pause, and a slider for the speed
     "Controls that move a slider by themselves, round and round."
-    play, speed = W.Play(min=frame.min, max=frame.max, interval=interval, repeat=True, description='play'), slider('frames a second', round(1000/interval), 1, 20, width='15em')
+    play, speed = W.Play(min=frame.min, max=frame.max, interval=interval, repeat=True, description='play'), slider('frames a second', round(1000/interval), 1, 20)
     W.jslink((play, 'value'), (frame, 'value'))
     frame.observe(lambda c: setattr(play, 'max', c['new']), 'max')
     speed.observe(lambda c: setattr(play, 'interval', round(1000/c['new'])), 'value')
@@ -281,20 +282,19 @@ def shuffled(
     return permute(layout, row[None], perms)[0]
 
 def draw_shuffled(task:Task, row:Tensor, n:int)->Drawing:
-    "A network and its shuffled copy, as pictures and as distances."
+    "A network (D,) and its copy with n neurons in other places, how far apart they are, and what both are worth."
     new, metric = shuffled(Layout(task.layers), row, n), next(iter(task.metrics.values()))
-    before, after = measure(task, torch.stack([row, new]))[metric.name].tolist()
-    fig = Drawing([['a', 'b', 'far']], dict(a='the network', b=f'{n} neurons changed places' if n > 1 else 'nothing moved yet', far='how far apart are the two?'), height=330)
-    limit = spread(filters(task, row))
-    draw_picture(fig, 'a', filters(task, row), limit); draw_picture(fig, 'b', filters(task, new), limit)
-    fig.add('far', dict(type='bar', x=['in weight space', f'in test {metric.name} ({metric.unit})'], y=[(new - row).norm().item(), abs(after - before)], marker=dict(color=[BLUE, ORANGE]),
-                           text=[f'{(new - row).norm():.2f}', f'{abs(after - before):.1g}'], textposition='outside', hoverinfo='skip'))
-    most = 2*row.norm().item()
-    fig.axes('far', {}, dict(title='distance', range=[0, most]))
+    worth = measure(task, torch.stack([row, new]))[metric.name].tolist()
+    fig = Drawing([['a', 'b', 'far', 'worth']], dict(a='the network', b=f'{n} neurons changed places' if n > 1 else 'nothing moved yet', far=f'{(new - row).norm():.2f} apart', worth=f'test {metric.name}, before and after'), height=330)
+    for name, r in (('a', row), ('b', new)): draw_picture(fig, name, filters(task, r), spread(filters(task, row)))
+    fig.add('far', dict(type='bar', x=[''], y=[(new - row).norm().item()], marker=dict(color=BLUE), hoverinfo='skip'))
+    fig.add('worth', dict(type='bar', x=['before', 'after'], y=worth, marker=dict(color=ORANGE), text=[f'{v:.6g}' for v in worth], textposition='outside', hoverinfo='skip'))
+    fig.axes('far', {}, dict(title='distance in weight space', range=[0, 2*row.norm().item()])); fig.axes('worth', {}, dict(title=f'test {metric.name} ({metric.unit})', range=[min(0, *worth), 1.25*max(0, *worth) + 1e-6]))
     return fig
 
 def permutation_toy(task:Task, row:Tensor)->Live:
-    "Move neurons of a network (D,) around; its function stays."
+    "Move neurons of a network (D,) around; its function stays. Raises ValueError when it has no hidden layer."
+    if not hidden_groups(Layout(task.layers)): raise ValueError(f"{Layout(task.layers)} has no hidden neurons that could change places; take a task with a hidden layer")
     n = slider('neurons that change places', 0, 0, hidden_groups(Layout(task.layers))[0][0], width='30em')
     return Live(lambda: iter([draw_shuffled(task, row, n.value)]), [n])
 

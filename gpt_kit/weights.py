@@ -117,14 +117,12 @@ def conv(
 # %% ../nbs/02_weights.ipynb #forward
 def first_outputs(
     layout:Layout,
-    rows:Tensor,  # (K, D) networks
+    rows:Tensor,  # (K, D) networks whose first layer is linear
     x:Tensor,     # (n_in, N) inputs, shared by all networks
-)->Tensor:        # (K, out, N), or (K, N, out, H, W) of a convolution
+)->Tensor:        # (K, out, N)
     "What the first layers of K networks say to the same N inputs: one product for all. Affine in `rows`."
-    (name, (kind, *a)), p = next(iter(layout.weighted.items())), layout.split(rows)
-    W, b = p[f'{name}.weight'], p.get(f'{name}.bias')
-    if kind == 'Linear': return linear(W, b, x)
-    return conv(W, b, x.T.unflatten(1, layout.layers[0][1:]), *a[3:5]).unflatten(1, W.shape[:2]).movedim(1, 0)
+    p = layout.split(rows)
+    return linear(p['0.weight'], p.get('0.bias'), x)
 
 def forward(
     layout:Layout,
@@ -134,8 +132,7 @@ def forward(
 )->Tensor:                # (K, C, N) outputs
     "What K networks say to the same N inputs. Differentiable in `rows`."
     p, layers, fresh = layout.split(rows), list(zip(layout.net.named_children(), layout.layers)), h is not None
-    if fresh: layers = layers[2 if layout.layers[0][0] == 'Image' else 1:]
-    h = x if h is None else h.movedim(0, 1).flatten(1, 2) if h.ndim == 5 else h
+    h, layers = (h, layers[1:]) if fresh else (x, layers)
     for (name, m), (kind, *a) in layers:
         if kind == 'Image': h = h.T.unflatten(1, a)                                     # (N, c, H, W)
         elif kind == 'Linear': h = linear(p[f'{name}.weight'], p.get(f'{name}.bias'), h)         # (K, out, N)

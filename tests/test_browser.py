@@ -7,10 +7,10 @@ from pathlib import Path
 
 import psutil, pytest, torch
 
-from gpt_kit.draw import filters
+from gpt_kit.draw import filters, said
 from gpt_kit.evaluate import unseen_starts
 from gpt_kit.weights import measure
-from gpt_kit.widgets import open_model
+from gpt_kit.widgets import answers_map, open_model
 
 ROOT = Path(__file__).parent.parent
 SCREENS = ROOT/'build'/'screens'
@@ -28,7 +28,9 @@ def lab(tmp_path_factory):
         file.parent.mkdir(parents=True, exist_ok=True); file.write_text(json.dumps(value))
     env = os.environ | dict(JUPYTERLAB_SETTINGS_DIR=str(place/'settings'), JUPYTERLAB_WORKSPACES_DIR=str(place/'workspaces'), PYTHONPATH=str(ROOT))
     p = subprocess.Popen([sys.executable, '-m', 'jupyter', 'lab', '--ip=127.0.0.1', '--no-browser', '--allow-root', '--port=0'], cwd=place/'nbs', env=env, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    late = threading.Timer(60, p.kill); late.start()
     address = next((m for line in p.stderr if (m := re.search(r'(http://127\.0\.0\.1:\d+)/lab\?token=(\w+)', line))), None)
+    late.cancel()
     assert address, 'JupyterLab did not start; try: make lab'
     threading.Thread(target=lambda: list(p.stderr), daemon=True).start()
     yield *address.groups(), psutil.Process(p.pid)
@@ -134,49 +136,60 @@ def test_latency(play):
     record(**{f'{k}_ms': dict(median=round(statistics.median(t)), worst=round(max(t)), moves=len(t)) for k, t in times.items()})
     assert statistics.median(times['achieved']) <= 300 and statistics.median(times['weights']) <= 300 and statistics.median(times['landscape']) <= 1000
 
+def reading(widget, label):
+    "The number beside a slider."
+    return int(widget.locator('.widget-slider', has=widget.page.locator('.widget-label', has_text=label)).locator('.widget-readout').text_content())
+
 def agrees(widget):
-    "Does the page show what a fresh computation gives for the prompt it shows?"
+    "Does the page show what a fresh computation gives for the values of its controls: point, title, weights, predictions, place on the map?"
     traces, (ask, task) = data(widget), open_model(MODEL)
     x, y = traces[4]['x'][0], traces[4]['y'][0]
-    start = unseen_starts(task, 1)
-    row = ask(start, measure(task, start)[ask.metric], x)
-    picture = torch.tensor([t for t in traces if t['type'] == 'heatmap'][1]['z'])
-    return abs(measure(task, row)[ask.metric].item() - y) < 1e-3 and torch.allclose(picture, torch.from_numpy(filters(task, row[0])), atol=1e-3) and f'asked for {x:.3g}' in title(widget)
+    start = unseen_starts(task, reading(widget, 'starting network') + 1)[-1:]
+    row = ask(start, measure(task, start)[ask.metric], x, reading(widget, 'noise seed'), steps=reading(widget, 'DDIM steps'))
+    pictures = [torch.tensor(t['z']) for t in traces if t['type'] == 'heatmap']
+    place = answers_map(ask, task, start[0]).plane.place(row)[0]
+    shown = torch.tensor([traces[9]['x'][0], traces[9]['y'][0]])
+    words = [t.lstrip('✗ ') for t in next(t['text'] for t in traces if t['mode' if 'mode' in t else 'type'] == 'text')]
+    return dict(point=abs(measure(task, row)[ask.metric].item() - y) < 1e-3, title=f'asked for {x:.3g}' in title(widget), weights=torch.allclose(pictures[1], torch.from_numpy(filters(task, row[0])), atol=1e-3),
+                start=torch.allclose(pictures[0], torch.from_numpy(filters(task, start[0])), atol=1e-3), place=torch.allclose(shown, place, atol=.02), words=words == [str(c) for c in said(task, row[0], torch.arange(12))])
 
 def test_two_hundred_moves(play, lab):
-    "A restless hand: no error, no growth of the kernel, and the last value is the one that is shown."
+    "A restless hand on five sliders, by mouse and keyboard: no error, no growth of the kernel, and the last values are the ones that are shown."
     widget = output(play, 'explorer = Explorer(')
     kernel = max((c for c in lab[2].children(recursive=True) if 'ipykernel' in ' '.join(c.cmdline())), key=lambda c: c.create_time())
-    x, y = grab(play, widget, 'prompt')
     g = torch.Generator().manual_seed(0)
-    def moves(n):
-        for d in torch.randint(-40, 60, (n,), generator=g).tolist(): play.mouse.move(x + d, y); play.wait_for_timeout(15)
-        play.wait_for_timeout(2500)
-    moves(20); before = kernel.memory_info().rss
-    begun = time.time(); moves(200); seconds = time.time() - begun
-    play.mouse.up()
-    grown = (kernel.memory_info().rss - before)/1e6
-    record(two_hundred_moves=dict(kernel_grew_MB=round(grown, 1), seconds=round(seconds, 1)))
-    assert grown < 50 and agrees(widget) and widget.locator('[role=alert]').count() == 0
+    def drag(n):
+        x, y = grab(play, widget, 'prompt')
+        for d in torch.randint(-40, 60, (n,), generator=g).tolist(): play.mouse.move(x + d, y); play.wait_for_timeout(20)
+        play.mouse.up()
+    def keys(n):
+        for k in torch.randint(0, 20, (n,), generator=g).tolist():
+            handle(widget, ['noise seed', 'DDIM steps', 'steps of the race', 'starting network'][min(k//6, 3)]).focus()
+            play.keyboard.press('ArrowRight' if k % 3 else 'ArrowLeft'); play.wait_for_timeout(60)
+    drag(20); keys(20); play.wait_for_timeout(4000); before, begun = kernel.memory_info().rss, time.time()
+    keys(100); drag(100); play.wait_for_timeout(6000)
+    grown, points = (kernel.memory_info().rss - before)/1e6, len(data(widget)[3]['x'])
+    record(two_hundred_moves=dict(kernel_grew_MB=round(grown, 1), seconds=round(time.time() - begun, 1), answers_shown=points))
+    assert grown < 50 and all(agrees(widget).values()) and widget.locator('[role=alert]').count() == 0, (grown, agrees(widget))
     screenshot(widget, 'explorer')
 
 def test_keyboard_and_buttons(play):
     widget = output(play, 'explorer = Explorer(')
     before = title(widget)
     handle(widget, 'prompt').focus(); play.keyboard.press('ArrowRight'); play.wait_for_timeout(1500)
-    assert title(widget) != before and agrees(widget)
+    assert title(widget) != before and all(agrees(widget).values()), agrees(widget)
     points = len(data(widget)[3]['x'])
     widget.locator('button:text-is("again")').click(); play.wait_for_timeout(1500)
     assert len(data(widget)[3]['x']) == points + 1 and len(data(widget)[7]['x']) == 3, 'the path on the landscape has one more point'
     widget.locator('button:text-is("start over")').click(); play.wait_for_timeout(1500)
-    assert len(data(widget)[3]['x']) == 0 and agrees(widget)
+    assert len(data(widget)[3]['x']) == 0 and all(agrees(widget).values()), agrees(widget)
     first = data(widget)[5]['z']
-    handle(widget, 'starting network').focus(); play.keyboard.press('ArrowRight'); play.wait_for_timeout(4000)
+    handle(widget, 'starting network').focus(); play.keyboard.press('ArrowRight'); play.wait_for_timeout(5000)
     assert data(widget)[5]['z'] != first, 'another start has another landscape'
     screenshot(widget, 'explorer-other-start')
 
 def test_landscape(play):
-    widget = output(play, 'view = landscape_view(')
+    widget = output(play, 'landscape_view(file')
     before = data(widget)[0]['z']
     handle(widget, 'starting network').focus(); play.keyboard.press('ArrowRight'); play.wait_for_timeout(4000)
     assert data(widget)[0]['z'] != before and widget.locator('.gl-container canvas').count() > 0

@@ -12,7 +12,7 @@ MODULES = {f.stem: f for f in sorted((ROOT/'gpt_kit').glob('*.py')) if not f.ste
 ALLOWED = dict(
     tasks='', weights='tasks', store='weights', collect='tasks weights store', symmetry='weights', tokens='weights symmetry', diffusion='', model='tokens weights',
     landscape='tasks weights', draw='landscape tasks weights', live='diffusion draw store symmetry tasks weights',
-    widgets='collect draw evaluate landscape live model prompt store tasks train weights', films='draw evaluate live prompt tasks weights widgets',
+    widgets='collect draw evaluate landscape live model prompt store tasks train weights', views='draw landscape live prompt tasks weights widgets',
     train='diffusion store symmetry weights', prompt='weights diffusion', evaluate='tasks weights collect symmetry prompt', batch='store', report='store',
     datasets='tasks collect',
     cli='tasks weights store collect symmetry tokens diffusion model train prompt evaluate batch report')

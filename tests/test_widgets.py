@@ -1,5 +1,6 @@
 "The widgets without a browser: any task, any metric, the last value shown, exceptions in a sentence, a figure where nothing is live."
-import asyncio, json, threading
+import asyncio, json, os, threading
+from pathlib import Path
 
 import nbformat, numpy as np, papermill, pytest, torch
 from sklearn.datasets import load_wine
@@ -7,13 +8,15 @@ from sklearn.datasets import load_wine
 import gpt_kit.widgets as w
 from gpt_kit.batch import run_notebooks
 from gpt_kit.collect import Recipe, collect
-from gpt_kit.films import denoising_view, walk_view
+from gpt_kit.views import denoising_view, landscape_view, walk_view
 from gpt_kit.live import PLOTLY, Live, plain, slider, write_film
 from gpt_kit.model import GPT
 from gpt_kit.report import write_report
 from gpt_kit.tasks import CLASSIFICATION, Metric, classification, mlp
 from gpt_kit.train import Plan, prepare, train_gpt
 from gpt_kit.weights import measure
+
+ROOT = Path(__file__).parent.parent
 
 def wine():
     "A task whose inputs are no pictures, with a metric that is to be great: the percentage of right answers."
@@ -32,7 +35,7 @@ def wines(tmp_path_factory, request):
     return place/'models'
 
 @pytest.fixture(autouse=True)
-def known_module(monkeypatch): monkeypatch.syspath_prepend(str(w.Path(__file__).parent))
+def known_module(monkeypatch): monkeypatch.syspath_prepend(str(Path(__file__).parent))
 
 def controls(widget): return {c.description: c for row in widget.children[:-2] for c in row.children if hasattr(c, 'description')}
 
@@ -43,7 +46,7 @@ def test_explorer_with_any_task(wines, tmp_path, metric, unit):
     assert e.message.value == '' and e.prompt.description == f'prompt: test {metric} ({unit})' and (e.prompt.min, e.prompt.max) == tuple(e.ask.seen)
     for value in np.linspace(e.prompt.min, e.prompt.max, 5): e.prompt.value = value; e.finish()
     e.start.value, e.optimizer.value, e.at.value = 3, 'adam', 20; e.finish()
-    assert e.message.value == '' and e.view.path.steps[-1] == 60 and e.view.there is not None
+    assert e.message.value == '' and len(e.view.path.rows) == 61 and e.view.there is not None
     e.again.click(); e.finish(); assert len(e.view.chain) == 2
     start = e.view.chain[-1][None]
     row = e.ask(start, measure(e.task, start)[metric], e.prompt.value)[0]
@@ -51,7 +54,7 @@ def test_explorer_with_any_task(wines, tmp_path, metric, unit):
     fresh = w.draw_view(e.view)
     assert json.dumps(plain(fresh.data)) == json.dumps(e.live.spec['data']) and fresh.figure.data, 'what is shown is what a fresh computation draws'
 
-@pytest.mark.parametrize('make', [w.first_look, lambda f: w.landscape_view(f, 40, 11), denoising_view, lambda f: walk_view(f, n_frames=4)], ids=['first', 'landscape', 'denoising', 'walk'])
+@pytest.mark.parametrize('make', [w.first_look, lambda f: landscape_view(f, 40, 11), denoising_view, lambda f: walk_view(f, n_frames=4)], ids=['first', 'landscape', 'denoising', 'walk'])
 @pytest.mark.parametrize('metric', ['loss', 'right'])
 def test_every_widget_with_any_task(wines, make, metric):
     widget = make(wines/f'wine-{metric}.safetensors')
@@ -69,6 +72,27 @@ def test_starts_differ_and_are_kept(wines, tmp_path):
     e.start.value = 0; e.finish()
     assert e.view.there is first and not torch.equal(first.z, other.z)
 
+def test_from_pictures_to_none(wines, tmp_path):
+    "Models of other tasks in one menu: other panels, all right."
+    e = w.Explorer([wines, ROOT/'data'/'models'], tmp_path, race_steps=20)
+    for name in ('digits-loss', 'wine-right', 'digits-error'):
+        e.model.value = name; e.finish()
+        assert e.message.value == '' and [t['type'] for t in e.live.spec['data']] == [t['type'] for t in e.fig.data]
+
+def test_a_model_trained_again_is_read_again(wines, tmp_path):
+    file = tmp_path/'wine-loss.safetensors'
+    file.write_bytes((wines/'wine-loss.safetensors').read_bytes()); first = w.open_model(file)[0]
+    assert w.open_model(file)[0] is first
+    file.write_bytes((wines/'wine-right.safetensors').read_bytes()); os.utime(file, (1, 1))
+    assert w.open_model(file)[0].metric == 'right'
+
+def test_returns_below_zero_are_in_the_picture():
+    "A return is to be great, and may be negative."
+    from gpt_kit.draw import Drawing, draw_prompts
+    fig = Drawing([['a']], {}); draw_prompts(fig, 'a', Metric('return', 'points', None, minimize=False), (-100., -10.), -10., -150., [(-50., -160.)])
+    low, high = fig.layout['yaxis']['range']
+    assert low < -160 and high > -10
+
 def test_nothing_there(tmp_path):
     with pytest.raises(ValueError, match='there is no trained model in .* train one with gpt-kit train'): w.Explorer([tmp_path])
 
@@ -77,6 +101,8 @@ def test_damaged_model_says_so_in_the_widget(wines, tmp_path):
     e = w.Explorer([tmp_path], tmp_path, race_steps=20)
     e.model.value = 'wine-zzz'; e.finish()
     assert 'cut short or not a safetensors file' in e.message.value and 'Traceback' not in e.message.value
+    e.prompt.value = e.prompt.max; e.finish()
+    assert 'cut short or not a safetensors file' in e.message.value, 'not the old model under the new name'
     e.model.value = 'wine-loss'; e.finish()
     assert e.message.value == ''
 
@@ -144,7 +170,7 @@ def test_batch_and_page_have_the_figure(wines, tmp_path):
     "A notebook with a widget, run in batch, made a page: a figure with data, and nothing from another host."
     nb = nbformat.v4.new_notebook(metadata=dict(kernelspec=dict(name='python3', display_name='python3', language='python')), cells=[
         nbformat.v4.new_markdown_cell('# Play\n\n> A widget.'), nbformat.v4.new_code_cell(f'file: str = {str(wines/"wine-loss.safetensors")!r}  # a model', metadata=dict(tags=['parameters'])),
-        nbformat.v4.new_code_cell(f'import sys; sys.path.insert(0, {str(w.Path(__file__).parent)!r})\nfrom gpt_kit.films import walk_view\nwalk_view(file, n_frames=3)')])
+        nbformat.v4.new_code_cell(f'import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\nfrom gpt_kit.views import walk_view\nwalk_view(file, n_frames=3)')])
     nbformat.write(nb, tmp_path/'01_play.ipynb')
     run_notebooks([tmp_path/'01_play.ipynb'], {}, tmp_path/'out')
     write_report(tmp_path/'out', tmp_path/'report')
