@@ -33,9 +33,9 @@ class Drawing:
         heights:tuple|None=None, # of the rows, in proportion
     ):
         self.data, self.cells, heights = [], {}, heights or [1]*len(table)
-        self.layout = dict(height=height, margin=dict(l=60, r=20, t=40, b=50), template='none', font=dict(family='system-ui, sans-serif', size=13, color=INK),
+        self.layout = dict(height=height, margin=dict(l=60, r=20, t=40, b=66), template='none', font=dict(family='system-ui, sans-serif', size=13, color=INK),
                            showlegend=False, hovermode='closest', uirevision='same', annotations=[])
-        gap, bottom = 90/height, 1.
+        gap, bottom = 100/height, 1.
         for row, share in zip(table, heights):
             top, tall = bottom, (1 - gap*(len(table) - 1))*share/sum(heights)
             bottom, wide = top - tall - gap, (1 + space)/len(row)
@@ -204,9 +204,9 @@ def draw_map(fig:Drawing, name:str, metric:Metric, plane:Plane, xs:Tensor, ys:Te
     fig.axes(name, dict(title=plane.labels[0], range=[xs[0].item(), xs[-1].item()], **rev), dict(title=plane.labels[1], range=[ys[0].item(), ys[-1].item()], **rev))
 
 def draw_marks(fig:Drawing, name:str, plane:Plane, what:str, rows:Tensor, words:list|None=None, mark:str|None=None, line:bool=False, near:float=100., size:int=9, height=None)->None:
-    "Networks (K, D) on the map; hollow when the plane misses more than `near` percent of their way from its origin. `height` (K,) puts them on a surface."
+    "Networks (K, D) on the map; hollow when further from the plane than `near` percent of its size. `height` (K,) puts them on a surface."
     (symbol, colour), xy = MARKS[mark or what], plane.place(rows)                                   # (K, 2)
-    full = (plane.missed(rows) <= near).tolist()
+    full = (plane.off(rows) <= near).tolist()
     more = dict(mode='lines+markers' if line else 'markers', hover='%{text}', name=what, text=words or [what]*len(rows), line=dict(color=colour, width=2))
     if height is None: fig.add(name, points(*xy.T.numpy(), **more, marker=dict(symbol=[symbol + '-open'*(not f) for f in full], size=size, color=colour, line=dict(color=['white' if f else colour for f in full], width=1))))
     else: fig.add(name, points(*xy.T.numpy(), **more, marker=dict(size=size/2, color=colour, symbol=symbol if symbol in ('square', 'diamond') else 'circle', line=dict(color='white', width=1))) | dict(type='scatter3d', z=height))

@@ -20,6 +20,7 @@ class Plane:
     "Two directions through weight space. Raises ValueError when they are parallel."
     origin:Tensor                    # (D,)
     axes:Tensor                      # (2, D)
+    size:float                       # distance from the origin of the networks it was laid through, root mean square over weights
     labels:tuple=('first direction', 'second direction')  # of the two axes
     explained:tuple|None=None        # share of variance along each axis, 0..1, when it comes from PCA
 
@@ -45,11 +46,11 @@ class Plane:
         "How far some networks are from the plane."
         return (rows - self.rows(self.place(rows))).square().mean(1).sqrt()
 
-    def missed(self,
+    def off(self,
         rows:Tensor,  # (K, D)
-    )->Tensor:        # (K,) percent, 0 on the plane, 100 straight above its origin
-        "How much of the way from the origin to each network the plane misses."
-        return 100*self.distance(rows)/(rows - self.origin).square().mean(1).sqrt().clamp(min=1e-12)
+    )->Tensor:        # (K,) percent of the plane's size
+        "How far some networks are from the plane, beside how far apart the networks are that it was laid through."
+        return 100*self.distance(rows)/self.size
 
 # %% ../nbs/12_landscape.ipynb #ways
 def pca_plane(
@@ -61,7 +62,7 @@ def pca_plane(
     share = s.square()/s.square().sum()
     if len(rows) < 3 or s[1] < 1e-6*s[0]: raise ValueError(f"{len(rows)} networks vary along one line at most; a plane needs three or more that differ")
     labels = tuple(f'component {i + 1} ({100*share[i]:.0f} % of the variance)' for i in range(2))
-    return Plane(mean, axes[:2].float(), labels, tuple(share[:2].tolist()))
+    return Plane(mean, axes[:2].float(), (rows - mean).square().mean().sqrt().item(), labels, tuple(share[:2].tolist()))
 
 def three_point_plane(
     a:Tensor,  # (D,) the origin
@@ -72,7 +73,7 @@ def three_point_plane(
     u = (b - a)/(b - a).norm().clamp(min=1e-12)
     v = (c - a) - (c - a) @ u*u
     if v.norm() <= 1e-4*(c - a).norm(): v = torch.zeros_like(v)                 # all that is left is rounding; `Plane` refuses it
-    return Plane(a, torch.stack([u, v/v.norm().clamp(min=1e-12)]), ('distance along the first direction', 'distance at right angles'))
+    return Plane(a, torch.stack([u, v/v.norm().clamp(min=1e-12)]), torch.stack([b - a, c - a]).square().mean().sqrt().item(), ('distance along the first direction', 'distance at right angles'))
 
 def random_plane(
     layout:Layout,
@@ -87,7 +88,7 @@ def random_plane(
             if w.ndim == 2: d[n] = torch.zeros_like(w)                          # biases stay
             else: d[n] = d[n]*(w.flatten(2).norm(dim=2)/d[n].flatten(2).norm(dim=2)).view(1, -1, *[1]*(w.ndim - 2))
         axes.append(torch.cat([p.flatten() for p in d.values()]))
-    return Plane(row, torch.stack(axes), ('random direction 1 (lengths of weights)', 'random direction 2 (lengths of weights)'))
+    return Plane(row, torch.stack(axes), torch.stack(axes).square().mean().sqrt().item(), ('random direction 1 (lengths of weights)', 'random direction 2 (lengths of weights)'))
 
 # %% ../nbs/12_landscape.ipynb #surface
 def surface(
@@ -102,12 +103,14 @@ def surface(
     layout, (x, y) = Layout(task.layers), task.inputs[split]
     if layout.layers[0][0] != 'Linear':                                             # a convolution's outputs are larger than its inputs: nothing to gain
         return measure(task, plane.rows(torch.cartesian_prod(ys, xs).flip(1)), split, [metric])[metric].view(len(ys), len(xs))
-    three = torch.cat([plane.origin[None], plane.axes])                             # (3, D)
-    xy1 = torch.cat([torch.ones(len(xs)*len(ys), 1), torch.cartesian_prod(ys, xs).flip(1)], 1)   # (P, 3)
+    three, values = torch.cat([plane.origin[None], plane.axes]), []                 # (3, D)
+    def mix(o, u, v, b):                                                            # the origin and the two axes, at all xs and some ys
+        a, b = (t.view(-1, *[1]*o.ndim) for t in (xs, b))
+        return torch.addcmul((o + b*v)[:, None], a, u).flatten(0, 1)                # (P, *shape)
     with torch.inference_mode():
         basis = first_outputs(layout, three, x)                                     # (3, out, N)
-        shape, n = basis.shape[1:], max(8, 2**20//basis[0].numel())                 # so many points at once: 4 MB of activations
-        values = [task.metrics[metric].fn(forward(layout, c @ three, x, (c @ basis.flatten(1)).unflatten(1, shape)), y) for c in xy1.split(n)]
+        for b in ys.split(max(1, 160//len(xs))):                                    # so many rows of the map at once: fewer calls, and the activations still fit the cache
+            values.append(task.metrics[metric].fn(forward(layout, mix(*three, b), x, mix(*basis, b)), y))
     return torch.cat(values).clone().view(len(ys), len(xs))
 
 def grid_around(

@@ -64,7 +64,7 @@ def draw_landscape(
     metric:str,    # of the task
     on:Map,        # plane and ground
     n:Networks,
-    near:float,    # percent of a network's way from the origin that the plane may miss
+    near:float,    # how far from the plane networks may be, percent of its size
     who:str,       # the optimizer's name
 )->Drawing:
     "Map, surface, and the optimizer's run beside its shadow."
@@ -73,8 +73,8 @@ def draw_landscape(
     fig = Drawing([['map', 'hill', 'curve']], dict(map=f'test {metric}{share}', hill='the same: turn it', curve=f'{who}; dashed: its shadow'), height=480, solid=('hill',), space=.06)
     draw_map(fig, 'map', m, plane, on.xs, on.ys, on.z, bar=False); draw_map(fig, 'hill', m, plane, on.xs, on.ys, on.z, solid=True, bar=False)
     for what, rows in dict(sgd=run, samples=n.answers, path=n.path, start=n.start[None]).items():
-        rows = rows[plane.missed(rows) <= near]
-        draw_marks(fig, 'map', plane, what, rows, line=what in ('sgd', 'path'), size=12 if what == 'start' else 6)
+        rows = rows[plane.off(rows) <= near]
+        draw_marks(fig, 'map', plane, what, rows, line=what in ('sgd', 'path'), size=dict(start=12, sgd=5).get(what, 9))
         ground = measure(task, plane.rows(plane.place(rows)), metrics=[metric])[metric]                    # where the surface is, below or above the network
         draw_marks(fig, 'hill', plane, what, rows, height=(ground.log10() if heights(on.z)[1] else ground).numpy())
     draw_legend(fig, 'map', 'start', 'samples', 'path', 'sgd')
@@ -91,7 +91,7 @@ def landscape_view(
     "The landscape around a model's answers, on a plane of your choice."
     ask, task = open_model(file)
     plane, metric, optimizer = choice('plane', [(v, k) for k, v in PLANES.items()], width='26em'), choice('metric', list(task.metrics), ask.metric, '9em'), choice('optimizer', [(v, k) for k, v in NAMES.items()], 'nesterov')
-    start, near, seed = slider('starting network', 0, 0, 63), slider('leave out what the plane misses by more than (%)', 30, 0, 100), slider('seed of random directions', 0, 0, 20)
+    start, near, seed = slider('starting network', 0, 0, 63), slider('leave out what is further from the plane than (%)', 30, 0, 100), slider('seed of random directions', 0, 0, 20)
     known, maps = {}, {}
     def job():
         who = (start.value, optimizer.value)
@@ -151,7 +151,7 @@ def draw_denoising(ask:Prompter, task:Task, there:Map, noised:Tensor, guesses:Te
     fig.add('metric', points(at, good.numpy(), 'lines+markers', 'the guess: %{y:.3g}', line=dict(color=ORANGE), marker=dict(size=5)), points(at, bad.numpy(), 'lines', 'the noised network: %{y:.3g}', line=dict(color=BLUE, dash='dot')),
             points([0, n], [prompt]*2, 'lines', f'the prompt: {prompt:.3g}', line=dict(color=GREEN, dash='dash')), points([i], good[[i]].numpy(), marker=dict(size=14, symbol='diamond', color=ORANGE, line=dict(color=INK, width=1.5))))
     shown, log = [*good.tolist(), *bad.tolist(), prompt], min(good.min().item(), bad.min().item(), prompt) > 0
-    fig.axes('metric', dict(title='sampling step'), dict(title=f'test {m.name} ({m.unit})', type='log' if log else 'linear', range=room(np.log10(shown).tolist() if log else shown)))
+    fig.axes('metric', dict(title='sampling step'), dict(title=f'test {m.name} ({m.unit})', type='log' if log else 'linear', dtick='D2' if log else None, range=room(np.log10(shown).tolist() if log else shown)))
     draw_map(fig, 'map', m, there.plane, there.xs, there.ys, there.z, bar=False)
     draw_marks(fig, 'map', there.plane, 'samples', guesses[:i + 1], line=True, size=5); draw_marks(fig, 'map', there.plane, 'generated', guesses[[i]], size=13)
     draw_legend(fig, 'map', 'samples', 'generated')
