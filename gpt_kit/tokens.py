@@ -69,7 +69,7 @@ class NeuronView:
         if not groups: raise ValueError(f"neuron tokens need a network with a hidden layer, and {layout} has none; use chunk tokens")
         self.layout, self.n = layout, [n for n, _ in groups]
         ends = {p: sorted((axis, g) for g, (_, axes) in enumerate(groups) for q, axis in axes if p == q) for p in layout.shapes}
-        self.axes = {p: [axis for axis, _ in e] for p, e in ends.items()}                          # of each parameter, those that count neurons
+        self.before = {p: layout.shapes[p][0] if [axis for axis, _ in e] == [1] else 1 for p, e in ends.items()}   # entries of each parameter that come before the first axis of neurons
         edges = [p for p, e in ends.items() if len(e) == 2]
         self.ends = [tuple(g for _, g in ends[p]) for p in edges]                                  # hidden layers (later, earlier) of each edge table
         self.names = [[p for p, _ in axes if len(ends[p]) == 1] for _, axes in groups] + [[p] for p in edges] + [[p for p, e in ends.items() if not e]]
@@ -81,7 +81,7 @@ class NeuronView:
     )->list:          # (B, n, C) for each hidden layer, (B, n later, n earlier, C) for each edge table, (B, C) the rest
         "Rows as tables."
         parts = self.layout.split(rows)
-        own = lambda p, head: parts[p].movedim([a + 1 for a in self.axes[p]], list(range(1, len(head) + 1))).reshape(len(rows), *head, -1)
+        own = lambda p, head: parts[p].reshape(len(rows), self.before[p], *head, -1).movedim(1, -2).flatten(-2)
         return [torch.cat([own(p, head) for p in names] or [rows.new_zeros(len(rows), *head, 0)], -1) for names, head in zip(self.names, self.heads)]
 
     def rows(self,
@@ -91,9 +91,8 @@ class NeuronView:
         parts = {}
         for names, head, table in zip(self.names, self.heads, tables):
             for p, t in zip(names, table.split([self.layout.sizes[p]//math.prod(head) for p in names], -1)):
-                others = [n for a, n in enumerate(self.layout.shapes[p]) if a not in self.axes[p]]
-                parts[p] = t.reshape(len(t), *head, *others).movedim(list(range(1, len(head) + 1)), [a + 1 for a in self.axes[p]])
-        return torch.cat([parts[p].flatten(1) for p in self.layout.shapes], 1)
+                parts[p] = t.unflatten(-1, (self.before[p], -1)).movedim(-2, 1).flatten(1)             # (B, size)
+        return torch.cat([parts[p] for p in self.layout.shapes], 1)
 
 # %% ../nbs/06_tokens.ipynb #neuron-tokens
 class NeuronTokens(nn.Module):
