@@ -71,10 +71,6 @@ class Link(nn.Module):
         self.sides, self.product = nn.Linear(width, 2*width), nn.Linear(edge_width, 4*edge_width)
         self.up, self.down = nn.Linear(edge_width, 4*edge_width), nn.Linear(4*edge_width, edge_width)
 
-    def strong_init(self)->None:
-        "Products of small numbers are tiny and learn slowly: make what is multiplied of size 1."
-        for m in (self.gates, self.values, self.sides, self.product, self.up): nn.init.normal_(m.weight, std=m.in_features**-.5)
-
     def forward(self,
         h:Tensor,               # (B, L, E) tokens
         e:Tensor,               # (B, P, C) edges
@@ -133,7 +129,6 @@ class GPT(nn.Module):
         self.links = nn.ModuleList([Link(self.tokens.view, width, edge_width, adaptive) for _ in range(depth)] if has_edges else [])
         self.norm = nn.LayerNorm(width)
         self.apply(self._init)
-        for link in self.links: link.strong_init()
         self.tokens.zero_init()
 
     @staticmethod
