@@ -76,15 +76,19 @@ export default () => {
       });
       model.on('change:spec', () => { if (model.get('spec').version !== fig.version) { begin(model); redraw(); } });
     },
-    async render({model, el}) {
-      const Plotly = await load(model), box = document.createElement('div');
-      box.style.width = '100%'; el.appendChild(box);
-      const draw = () => Plotly.react(box, fig.data, {...fig.layout, width: Math.max(box.clientWidth, 600)}, {displaylogo: false});
-      await draw(); views.add(draw);
-      let width = box.clientWidth;
-      const watch = new ResizeObserver(() => { if (box.clientWidth !== width) { width = box.clientWidth; draw(); } });
-      watch.observe(box);
-      return () => { watch.disconnect(); views.delete(draw); Plotly.purge(box); };
+    render({model, el}) {
+      const box = document.createElement('div');
+      box.style.width = '100%'; box.style.minHeight = fig.layout.height + 'px'; el.appendChild(box);
+      let Plotly, seen = false, stale = true, width = 0;
+      const draw = async () => {                                         // only what somebody looks at is drawn
+        if (!seen) { stale = true; return; }
+        stale = false; Plotly ??= await load(model); width = box.clientWidth;
+        return Plotly.react(box, fig.data, {...fig.layout, width: Math.max(width, 600)}, {displaylogo: false});
+      };
+      const eye = new IntersectionObserver(entries => { seen = entries.at(-1).isIntersecting; if (seen && stale) draw(); }, {rootMargin: '200px'});
+      const ruler = new ResizeObserver(() => { if (width && box.clientWidth !== width) draw(); });
+      eye.observe(box); ruler.observe(box); views.add(draw);
+      return () => { eye.disconnect(); ruler.disconnect(); views.delete(draw); Plotly?.purge(box); };
     },
   };
 };

@@ -60,7 +60,7 @@ def run_all(chromium, lab, notebook):
     page.click('.lm-MenuBar-itemLabel:text-is("Run")'); page.click('.lm-Menu-itemLabel:text-is("Run All Cells")')
     try: page.wait_for_function("/\\[\\d+\\]/.test([...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')].at(-1).textContent)", timeout=120_000)
     finally: page.screenshot(path=SCREENS/f'{notebook}.png')
-    page.wait_for_selector('.js-plotly-plot .main-svg'); page.wait_for_timeout(1500)
+    page.wait_for_timeout(1000)
     failed = page.locator('.jp-OutputArea-output[data-mime-type*="error"]')
     assert failed.count() == 0, failed.all_inner_texts()
     return page, errors, time.time() - begun
@@ -81,8 +81,10 @@ def record(**figures):
     print(figures)
 
 def output(page, text):
-    "The output of the cell whose code contains a text."
-    return page.locator('.jp-CodeCell', has=page.locator('.jp-InputArea-editor', has_text=text)).locator('.jp-OutputArea').first
+    "The output of the cell whose code contains a text, scrolled to and drawn."
+    widget = page.locator('.jp-CodeCell', has=page.locator('.jp-InputArea-editor', has_text=text)).locator('.jp-OutputArea').first
+    widget.scroll_into_view_if_needed(); widget.locator('.js-plotly-plot .main-svg').first.wait_for(timeout=60_000); page.wait_for_timeout(500)
+    return widget
 
 def handle(widget, label):
     "The handle of the slider with that label."
@@ -212,7 +214,7 @@ def test_reload_shows_the_last_figure(play):
     "A page that is loaded again, kernel alive, begins with what was shown last."
     play.wait_for_timeout(1500)
     shown = title(output(play, 'explorer = Explorer('))
-    play.keyboard.press('Control+s'); play.wait_for_timeout(2000); play.reload(); play.wait_for_selector('.js-plotly-plot .main-svg', timeout=60_000); play.wait_for_timeout(4000)
+    play.keyboard.press('Control+s'); play.wait_for_timeout(2000); play.reload(); play.wait_for_selector('.jp-CodeCell', timeout=60_000); play.wait_for_timeout(4000)
     assert title(output(play, 'explorer = Explorer(')) == shown
 
 def test_first_minute(chromium, lab):
