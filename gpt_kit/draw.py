@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['BLUE', 'ORANGE', 'GREEN', 'RED', 'PURPLE', 'INK', 'DIVERGING', 'BLUES', 'MARKS', 'WORDS', 'Drawing', 'points',
            'mosaic', 'filters', 'draw_picture', 'spread', 'said', 'draw_predictions', 'room', 'draw_prompts',
-           'draw_race', 'draw_legend', 'heights', 'draw_map', 'draw_marks']
+           'draw_race', 'draw_legend', 'log_ticks', 'heights', 'draw_map', 'draw_marks']
 
 # %% ../nbs/18_draw.ipynb #imports
 import math
@@ -48,7 +48,7 @@ class Drawing:
         n = '' if n == 1 else n                                              # plotly's first axes have no number
         self.cells[name] = f'scene{n}' if solid else str(n)
         line = dict(linecolor='#c5ced8', gridcolor='#e8edf2', zeroline=False, showline=True)
-        if solid: self.layout[f'scene{n}'] = dict(domain=dict(x=x, y=y), camera=dict(eye=dict(x=1.9, y=1.9, z=1.3)))
+        if solid: self.layout[f'scene{n}'] = dict(domain=dict(x=x, y=y), aspectmode='cube', camera=dict(eye=dict(x=1.7, y=1.7, z=1.1)))
         else: self.layout |= {f'xaxis{n}': dict(domain=x, anchor=f'y{n}', **line), f'yaxis{n}': dict(domain=y, anchor=f'x{n}', **line)}
         self.layout['annotations'].append(dict(text=title, x=sum(x)/2, y=y[1], xref='paper', yref='paper', xanchor='center', yanchor='bottom', showarrow=False, font=dict(size=14)))
 
@@ -184,11 +184,15 @@ def draw_legend(fig:Drawing, name:str, *marks:str)->None:
     text = '   '.join(f'<span style="color:{MARKS[m][1]}">{WORDS[m]}</span>' for m in marks)
     fig.layout['annotations'].append(dict(text=text, x=sum(axis['domain'])/2, y=fig.layout['yaxis' + fig.cells[name]]['domain'][0], yshift=-38, xref='paper', yref='paper', yanchor='top', showarrow=False, font=dict(size=12)))
 
+def log_ticks(low:float, high:float)->list[float]:
+    "Round numbers between two, for a logarithmic axis."
+    return [t for e in range(-4, 6) for t in (float(f'{m}e{e}') for m in (1, 2, 5)) if low <= t <= high]
+
 def heights(z:Tensor)->tuple[np.ndarray,list,list]: # heights, tick positions, tick words
     "Values as heights: their logarithm when they are positive and span a factor of twenty or more."
     z = z.numpy()
     if not (z.min() > 0 and z.max()/z.min() > 20): return z, None, None
-    ticks = [m*10.**e for e in range(-4, 6) for m in (1, 2, 5) if z.min() <= m*10.**e <= z.max()]
+    ticks = log_ticks(z.min(), z.max())
     return np.log10(z), [math.log10(t) for t in ticks], [f'{t:g}' for t in ticks]
 
 def draw_map(fig:Drawing, name:str, metric:Metric, plane:Plane, xs:Tensor, ys:Tensor, z:Tensor, solid:bool=False, bar:bool=True)->None:

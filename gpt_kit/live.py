@@ -21,6 +21,7 @@ import numpy as np
 import plotly.graph_objects as go
 import torch
 import traitlets
+from fastcore.basics import patch
 from torch import Tensor
 
 from .diffusion import SCHEDULES, add_noise
@@ -173,47 +174,55 @@ class Live(W.VBox):
         if isinstance(item, str): return self.say(item, busy=True)
         self.live.show(item); self.fig = item
 
-    def say(self, text:str, busy:bool=False)->None:
-        "Show a sentence below the figure."
-        text = html.escape(text) + ' …'*busy
-        if self.message.value != text: self.message.value = text
-        self.stop.layout.visibility = 'visible' if busy else 'hidden'
-
-    def done(self)->None:
-        self.running = None
-        self.say('')
-        if self.later is not None: self.later.cancel()
-        try: self.later = asyncio.get_running_loop().call_later(.5, self.settle)           # when the hand is still
-        except RuntimeError: self.settle()
-
-    def settle(self)->None:
-        if self.running is None: self.live.settle()
-
-    def cancel(self)->None:
-        "Stop the job; what is shown stays."
-        self.running = None
-        self.say('cancelled; move a control to go on')
-
-    def fail(self, e:Exception)->None:
-        "Show an exception in one sentence."
-        self.running = None
-        self.message.value = f'<span role="alert" style="color:#a33d00">{html.escape(str(e) or type(e).__name__)}</span>'
-        self.stop.layout.visibility = 'hidden'
-
-    def on_press(self, button:W.Button, act:Callable)->None:
-        "Let a button do something; what it raises is shown, what it returns is said."
-        def pressed(_):
-            try: text = act()
-            except Exception as e: return self.fail(e)
-            if text: self.say(text)
-        button.on_click(pressed)
-
-    def still(self)->go.Figure:
-        "What stands for the widget where nothing can be live."
-        return self.fig.figure
-
     def _repr_mimebundle_(self, **kw):
         return super()._repr_mimebundle_(**kw) | {PLOTLY: json.loads(self.still().to_json())}
+
+# %% ../nbs/20_live.ipynb #live-says
+@patch
+def say(self:Live, text:str, busy:bool=False)->None:
+    "Show a sentence below the figure."
+    text = html.escape(text) + ' …'*busy
+    if self.message.value != text: self.message.value = text
+    self.stop.layout.visibility = 'visible' if busy else 'hidden'
+
+@patch
+def done(self:Live)->None:
+    self.running = None
+    self.say('')
+    if self.later is not None: self.later.cancel()
+    try: self.later = asyncio.get_running_loop().call_later(.5, self.settle)           # when the hand is still
+    except RuntimeError: self.settle()
+
+@patch
+def settle(self:Live)->None:
+    if self.running is None: self.live.settle()
+
+@patch
+def cancel(self:Live)->None:
+    "Stop the job; what is shown stays."
+    self.running = None
+    self.say('cancelled; move a control to go on')
+
+@patch
+def fail(self:Live, e:Exception)->None:
+    "Show an exception in one sentence."
+    self.running = None
+    self.message.value = f'<span role="alert" style="color:#a33d00">{html.escape(str(e) or type(e).__name__)}</span>'
+    self.stop.layout.visibility = 'hidden'
+
+@patch
+def on_press(self:Live, button:W.Button, act:Callable)->None:
+    "Let a button do something; what it raises is shown, what it returns is said."
+    def pressed(_):
+        try: text = act()
+        except Exception as e: return self.fail(e)
+        if text: self.say(text)
+    button.on_click(pressed)
+
+@patch
+def still(self:Live)->go.Figure:
+    "What stands for the widget where nothing can be live."
+    return self.fig.figure
 
 # %% ../nbs/20_live.ipynb #controls
 LOOK = dict(style=dict(description_width='initial'), continuous_update=True)
@@ -299,7 +308,8 @@ def draw_shuffled(task:Task, row:Tensor, n:int)->Drawing:
 def permutation_toy(task:Task, row:Tensor)->Live:
     "Move neurons of a network (D,) around; its function stays. Raises ValueError when it has no hidden layer."
     if not hidden_groups(Layout(task.layers)): raise ValueError(f"{Layout(task.layers)} has no hidden neurons that could change places; take a task with a hidden layer")
-    n = slider('neurons that change places', 0, 0, hidden_groups(Layout(task.layers))[0][0], width='30em')
+    most = hidden_groups(Layout(task.layers))[0][0]
+    n = slider('neurons that change places', most//2, 0, most, width='30em')
     return Live(lambda: iter([draw_shuffled(task, row, n.value)]), [n])
 
 def draw_noised(picture:Tensor, ab:Tensor, j:int, seed:int)->Drawing:

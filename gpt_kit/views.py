@@ -18,7 +18,7 @@ import plotly.graph_objects as go
 import torch
 from torch import Tensor
 
-from .draw import BLUE, GREEN, INK, ORANGE, Drawing, draw_legend, draw_map, draw_marks, draw_picture, filters, heights, points, room, spread
+from .draw import BLUE, GREEN, INK, ORANGE, Drawing, draw_legend, draw_map, draw_marks, draw_picture, filters, heights, log_ticks, points, room, spread
 from .landscape import Plane, grid_around, pca_plane, random_plane, surface, three_point_plane
 from .live import Live, animate, choice, player, slider, write_film
 from .prompt import Prompter, latent_walk, recursive
@@ -59,6 +59,7 @@ def choose_plane(
     if kind in ('three', 'other'): return three_point_plane(n.start, n.answers[0], n.run.rows[-1] if kind == 'three' else n.other)
     return random_plane(layout, n.answers[0], torch.Generator().manual_seed(seed))
 
+# %% ../nbs/21_views.ipynb #landscape-draw
 def draw_landscape(
     task:Task,
     metric:str,    # of the task
@@ -91,7 +92,7 @@ def landscape_view(
     "The landscape around a model's answers, on a plane of your choice."
     ask, task = open_model(file)
     plane, metric, optimizer = choice('plane', [(v, k) for k, v in PLANES.items()], width='26em'), choice('metric', list(task.metrics), ask.metric, '9em'), choice('optimizer', [(v, k) for k, v in NAMES.items()], 'nesterov')
-    start, near, seed = slider('starting network', 0, 0, 63), slider('leave out what is further from the plane than (%)', 30, 0, 100), slider('seed of random directions', 0, 0, 20)
+    start, near, seed = slider('starting network', 0, 0, 63), slider('leave out what is further from the plane than (%)', 100, 0, 150), slider('seed of random directions', 0, 0, 20)
     known, maps = {}, {}
     def job():
         who = (start.value, optimizer.value)
@@ -151,7 +152,8 @@ def draw_denoising(ask:Prompter, task:Task, there:Map, noised:Tensor, guesses:Te
     fig.add('metric', points(at, good.numpy(), 'lines+markers', 'the guess: %{y:.3g}', line=dict(color=ORANGE), marker=dict(size=5)), points(at, bad.numpy(), 'lines', 'the noised network: %{y:.3g}', line=dict(color=BLUE, dash='dot')),
             points([0, n], [prompt]*2, 'lines', f'the prompt: {prompt:.3g}', line=dict(color=GREEN, dash='dash')), points([i], good[[i]].numpy(), marker=dict(size=14, symbol='diamond', color=ORANGE, line=dict(color=INK, width=1.5))))
     shown, log = [*good.tolist(), *bad.tolist(), prompt], min(good.min().item(), bad.min().item(), prompt) > 0
-    fig.axes('metric', dict(title='sampling step'), dict(title=f'test {m.name} ({m.unit})', type='log' if log else 'linear', dtick='D2' if log else None, range=room(np.log10(shown).tolist() if log else shown)))
+    if log: fig.axes('metric', {}, dict(type='log', tickvals=(at_ticks := log_ticks(min(shown), max(shown))), ticktext=[f'{t:g}' for t in at_ticks]))
+    fig.axes('metric', dict(title='sampling step'), dict(title=f'test {m.name} ({m.unit})', range=room(np.log10(shown).tolist() if log else shown)))
     draw_map(fig, 'map', m, there.plane, there.xs, there.ys, there.z, bar=False)
     draw_marks(fig, 'map', there.plane, 'samples', guesses[:i + 1], line=True, size=5); draw_marks(fig, 'map', there.plane, 'generated', guesses[[i]], size=13)
     draw_legend(fig, 'map', 'samples', 'generated')

@@ -17,6 +17,7 @@ import ipywidgets as W
 import numpy as np
 import plotly.graph_objects as go
 import torch
+from fastcore.basics import patch
 from safetensors.torch import save
 from torch import Tensor
 
@@ -155,7 +156,7 @@ def draw_place(fig:Drawing, v:View, m)->None:
     draw_legend(fig, 'landscape', 'start', 'generated', 'path', 'sgd')
     for what, rows in marks.items():
         if rows is None: fig.add('landscape', points([], []))
-        else: draw_marks(fig, 'landscape', plane, what, rows, near=30., line=what in lines, size=4 if what in lines else 12)
+        else: draw_marks(fig, 'landscape', plane, what, rows, near=60., line=what in lines, size=4 if what in lines else 12)
 
 # %% ../nbs/14_widgets.ipynb #explorer
 class Explorer(Live):
@@ -226,27 +227,33 @@ class Explorer(Live):
     def refresh(self, change=None)->None:
         if not self.loading: super().refresh(change)
 
-    def ask_again(self)->None:
-        self.view = replace(self.view, chain=[*self.view.chain, self.view.row])
-        self.refresh()
+# %% ../nbs/14_widgets.ipynb #explorer-buttons
+@patch
+def ask_again(self:Explorer)->None:
+    self.view = replace(self.view, chain=[*self.view.chain, self.view.row])
+    self.refresh()
 
-    def start_over(self)->None:
-        self.view = None                                        # the points tried so far, too
-        self.reset()
-        self.refresh()
+@patch
+def start_over(self:Explorer)->None:
+    self.view = None                                        # the points tried so far, too
+    self.reset()
+    self.refresh()
 
-    def stem(self)->str:
-        "A name for files of what is shown."
-        return f"{self.name}-start{self.start.value}-prompt{self.prompt.value:.3g}-noise{self.noise.value}-steps{self.steps.value}-eta{self.eta.value:g}-update{len(self.view.chain)}".replace(' ', '-').replace('/', '-')
+@patch
+def stem(self:Explorer)->str:
+    "A name for files of what is shown."
+    return f"{self.name}-start{self.start.value}-prompt{self.prompt.value:.3g}-noise{self.noise.value}-steps{self.steps.value}-eta{self.eta.value:g}-update{len(self.view.chain)}".replace(' ', '-').replace('/', '-')
 
-    def write_network(self)->str:
-        file = self.saved/f'{self.stem()}.safetensors'
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(file, save({n: t.contiguous() for n, t in as_module(self.view.row, self.ask.layout).state_dict().items()}))
-        return f"saved to {file}; read it with safetensors.torch.load_file and load_state_dict"
+@patch
+def write_network(self:Explorer)->str:
+    file = self.saved/f'{self.stem()}.safetensors'
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(file, save({n: t.contiguous() for n, t in as_module(self.view.row, self.ask.layout).state_dict().items()}))
+    return f"saved to {file}; read it with safetensors.torch.load_file and load_state_dict"
 
-    def write_view(self)->str:
-        return f"saved to {write_film(self.saved/f'{self.stem()}.html', self.still())}, a page that opens in any browser"
+@patch
+def write_view(self:Explorer)->str:
+    return f"saved to {write_film(self.saved/f'{self.stem()}.html', self.still())}, a page that opens in any browser"
 
 # %% ../nbs/14_widgets.ipynb #first
 def prompt_slider(ask:Prompter)->W.FloatSlider:

@@ -188,6 +188,9 @@ def test_keyboard_and_buttons(play):
     first = data(widget)[5]['z']
     handle(widget, 'starting network').focus(); play.keyboard.press('ArrowRight'); play.wait_for_timeout(5000)
     assert data(widget)[5]['z'] != first, 'another start has another landscape'
+    handle(widget, 'prompt').focus(); play.keyboard.press('Home')
+    for _ in range(8): play.keyboard.press('ArrowRight'); play.wait_for_timeout(250)
+    play.wait_for_timeout(1500); assert all(agrees(widget).values()), agrees(widget)
     screenshot(widget, 'explorer-other-start')
 
 def test_landscape(play):
