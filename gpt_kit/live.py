@@ -168,6 +168,7 @@ class Live(W.VBox):
             try: self.show(next(self.running))
             except StopIteration: self.done()
             except Exception as e: self.fail(e)
+        self.settle()
 
     def show(self, item:Drawing|str)->None:
         "Show a figure, or say what is going on."
