@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['COMMANDS', 'command', 'usage', 'one_line', 'main', 'megabytes', 'duration', 'collect', 'train', 'seconds_per_step',
-           'prompt', 'evaluate', 'run', 'run_parser', 'report']
+           'prompt', 'tuned', 'evaluate', 'run', 'run_parser', 'report']
 
 # %% ../nbs/15_cli.ipynb #imports
 import argparse
@@ -13,6 +13,7 @@ import os
 import sys
 import time
 import warnings
+from dataclasses import replace
 from json import dumps
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from fastcore.docments import docments
 from fastcore.script import anno_parser
 
 from . import batch as batches, report as reports
-from .collect import Recipe, collect as collect_store, estimate
+from .collect import collect as collect_store, estimate, usual_recipe
 from .diffusion import linear_schedule
 from .evaluate import optimizer_grid, prompt_alignment, unseen_starts
 from .model import GPT, restore
@@ -86,19 +87,20 @@ def duration(
 @command
 def collect(
     path:str,             # folder of the store; made, or gone on with
-    task:str=None,        # 'digits' (default), 'digits-WIDTH-WIDTH...' or 'module:function' for your own
+    task:str=None,        # 'digits' (default), 'digits-WIDTH-WIDTH...', 'cartpole' or 'module:function' for your own
     runs:int=None,        # networks to train (default: 4096)
     saves:int=None,       # checkpoints to keep of each (default: 64)
-    epochs:int=None,      # passes over the training set (default: 40)
+    epochs:int=None,      # passes over the training set (default: 40), or rounds of a game
     spacing:str=None,     # when to keep them: 'log' (default) or 'uniform'
-    optimizer:str=None,   # 'nesterov' (default), 'momentum', 'sgd' or 'adam'
-    lr:float=None,        # learning rate (default: 0.1)
+    optimizer:str=None,   # 'nesterov' (default), 'momentum', 'sgd' or 'adam'; 'ppo' for cartpole
+    lr:float=None,        # learning rate (default: 0.1, or what the game wants)
     seed:int=None,        # of the collection (default: 0)
 ):
     "Train many small networks and keep their checkpoints."
     there = read_json(Path(path)/'index.json') if (Path(path)/'index.json').exists() else dict(task='digits', n_runs=4096, seed=0, recipe={}, shards={})
     given = {k: v for k, v in dict(n_saves=saves, epochs=epochs, spacing=spacing, optimizer=optimizer, lr=lr).items() if v is not None}
-    recipe, t = Recipe(**there['recipe'] | given), task_named(task or there['task'])
+    t = task_named(task or there['task'])
+    recipe = replace(usual_recipe(t), **there['recipe'] | given)
     n, seed = there['n_runs'] if runs is None else runs, there['seed'] if seed is None else seed
     if n < 1: raise ValueError(f"{n} runs cannot be trained; ask for 1 or more")
     left = max(0, n - sum(s['runs'] for k, s in there['shards'].items() if shard_fault(path, there, int(k), digest=False) is None))
@@ -173,6 +175,14 @@ def prompt(
         print(f"{out}: {ask.layout}; load it with safetensors.torch.load_file and load_state_dict")
 
 # %% ../nbs/15_cli.ipynb #evaluate
+def tuned(task, rows, n_steps)->list: # as `optimizer_grid` gives it, after one step and after a full run
+    "Every optimizer with every setting; none for networks that learn by playing."
+    if task.game: print(f"no optimizer is compared: networks of task {task.name} learn by playing, with {task.game.optimizer}"); return []
+    t = time.perf_counter()
+    optimizer_grid(task, rows, 2, at=())
+    print(f"every optimizer with every setting, {n_steps} steps: about {duration((time.perf_counter() - t)*n_steps)}")
+    return optimizer_grid(task, rows, 1, at=()) + optimizer_grid(task, rows, n_steps, at=(), cosine=True)
+
 @command
 def evaluate(
     model:str,          # a trained model's file
@@ -194,13 +204,10 @@ def evaluate(
           f"asked for the best in the training data, {ask.best:.4g} {unit}: {best.mean():.4g} ± {best.std(correction=0):.2g}")
     second = measure(task, r['rows'][:, 0], 'test2')[ask.metric].mean().item() if task.test2 is not None else None
     if second is not None: print(f"the same networks on the second test set, which nothing has looked at: {second:.4g}")
-    rows, t = unseen_starts(task, starts, seed), time.perf_counter()
-    optimizer_grid(task, rows, 2, at=())
-    print(f"every optimizer with every setting, {opt_steps} steps: about {duration((time.perf_counter() - t)*opt_steps)}")
-    table = optimizer_grid(task, rows, 1, at=()) + optimizer_grid(task, rows, opt_steps, at=(), cosine=True)
+    table = tuned(task, unseen_starts(task, starts, seed), opt_steps)
     table = sorted((t for t in table if t['metric'] == ask.metric), key=lambda t: t['mean'])
-    print(f"\ntuned from the same starts   steps   mean {ask.metric} ({unit})")
-    for t in [dict(optimizer='G.pt', steps=1, mean=best.mean().item()), *table]: print(f"{t['optimizer']:27}{t['steps']:7}   {t['mean']:.4g}")
+    if table: print(f"\ntuned from the same starts   steps   mean {ask.metric} ({unit})")
+    for t in [dict(optimizer='G.pt', steps=1, mean=best.mean().item()), *table]*bool(table): print(f"{t['optimizer']:27}{t['steps']:7}   {t['mean']:.4g}")
     out = dict(model=str(model), metric=ask.metric, starts=starts, seed=seed, steps=steps, prompt_alignment=r['alignment'], best_in_data=ask.best, best_prompt=best.mean().item(),
                best_prompt_std=best.std(correction=0).item(), best_prompt_second_test=second, baselines={f"{t['optimizer']}_{t['steps'] if t['steps'] < opt_steps else 'full'}": t['mean'] for t in table})
     if json: Path(json).parent.mkdir(parents=True, exist_ok=True); write_whole(json, dumps(out, indent=1).encode())

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['OPTIMIZERS', 'GROUP', 'SHARD', 'momentum_update', 'adam_update', 'minibatches', 'descend', 'checkpoint_steps',
-           'Recipe', 'run_seeds', 'train_runs', 'estimate', 'shard_tensors', 'collect']
+           'Recipe', 'usual_recipe', 'run_seeds', 'train_runs', 'estimate', 'shard_tensors', 'collect']
 
 # %% ../nbs/03_collect.ipynb #imports
 import math
@@ -52,7 +52,7 @@ def descend(
     task:Task,
     rows:Tensor,                 # (K, D) where the networks start
     n_steps:int,                 # gradient steps
-    optimizer:str='nesterov',    # 'sgd', 'momentum', 'nesterov' or 'adam'
+    optimizer:str='nesterov',    # 'sgd', 'momentum', 'nesterov' or 'adam'; a task with a game has its own
     lr:float|Tensor=.1,          # learning rate, one or (K,)
     weight_decay:float|Tensor=5e-4, # L2, added to the gradient, one or (K,)
     batch:int=100,               # images in a minibatch
@@ -60,6 +60,10 @@ def descend(
     order_seed:int=0,            # of the minibatches
 )->Iterator[tuple[int,Tensor]]:  # (step, rows) for step 0..n_steps; the same tensor each time, changed in place
     "Train K networks side by side on the same minibatches (G.pt, Algorithm 1, for all runs at once)."
+    if task.game:
+        if optimizer != task.game.optimizer: raise ValueError(f"task {task.name} has no labels for {optimizer!r} to descend on: its networks learn by playing; use optimizer={task.game.optimizer!r}")
+        yield from task.game.learn(task, rows, n_steps, lr, cosine, order_seed)
+        return
     if optimizer not in OPTIMIZERS: raise ValueError(f"there is no optimizer {optimizer!r}; use one of {', '.join(OPTIMIZERS)}")
     layout, (x, y), rows, state = Layout(task.layers), (t.to(rows.device) for t in task.inputs['train']), rows.clone(), {}
     lr, wd = (torch.as_tensor(v, dtype=torch.float32, device=rows.device).reshape(-1, 1) for v in (lr, weight_decay))
@@ -103,16 +107,20 @@ GROUP = 64  # runs with neighbouring seeds that see the same minibatches, and ar
 @dataclass(frozen=True)
 class Recipe:
     "How every run of a collection is trained and which checkpoints are kept."
-    epochs:int = 40            # passes over the training set
+    epochs:int = 40            # passes over the training set, or rounds of a game
     n_saves:int = 64           # S, checkpoints of a run
     spacing:str = 'log'        # 'log' or 'uniform'
-    optimizer:str = 'nesterov' # 'sgd', 'momentum', 'nesterov' or 'adam'
+    optimizer:str = 'nesterov' # 'sgd', 'momentum', 'nesterov' or 'adam'; a task with a game has its own
     lr:float = .1              # learning rate
     weight_decay:float = 5e-4  # L2
     batch:int = 100            # inputs in a minibatch
     cosine:bool = True         # anneal the rate to 0
 
-    def n_steps(self, task:Task)->int: return self.epochs*math.ceil(len(task.train[1])/self.batch)
+    def n_steps(self, task:Task)->int: return self.epochs*(task.game.steps if task.game else math.ceil(len(task.train[1])/self.batch))
+
+def usual_recipe(task:Task)->Recipe:
+    "What `Recipe` says, and what the task's game wants otherwise."
+    return Recipe(**(task.game.recipe if task.game else {}))
 
 def run_seeds(
     seed:int,  # of the collection
@@ -177,11 +185,12 @@ def collect(
     task:Task,
     path:str|Path,              # folder of the store; made, or gone on with
     n_runs:int,                 # R, networks to train
-    recipe:Recipe=Recipe(),
+    recipe:Recipe|None=None,    # default: the usual one of the task
     seed:int=0,                 # of the collection
     progress:bool=True,         # show a bar
 )->Store:
     "Train `n_runs` networks and keep their checkpoints. Shards that are there and whole are kept, all others made."
+    recipe = recipe or usual_recipe(task)
     info = dict(task=task.name, fingerprint=task.fingerprint, layers=task.layers, recipe=asdict(recipe), seed=seed, n_runs=n_runs,
                 metrics=[dict(name=f'{s}_{m.name}', unit=m.unit, minimize=m.minimize) for s in ('test', 'train') for m in task.metrics.values()])
     path, seeds = Path(path), run_seeds(seed, n_runs)

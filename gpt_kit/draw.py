@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['BLUE', 'ORANGE', 'GREEN', 'RED', 'PURPLE', 'INK', 'DIVERGING', 'BLUES', 'MARKS', 'WORDS', 'Drawing', 'points',
-           'mosaic', 'filters', 'draw_picture', 'spread', 'said', 'draw_predictions', 'room', 'draw_prompts',
-           'draw_race', 'draw_legend', 'log_ticks', 'heights', 'draw_map', 'draw_marks']
+           'mosaic', 'filters', 'draw_picture', 'spread', 'said', 'draw_logits', 'draw_predictions', 'room',
+           'draw_prompts', 'draw_race', 'draw_legend', 'log_ticks', 'heights', 'draw_map', 'draw_marks']
 
 # %% ../nbs/18_draw.ipynb #imports
 import math
@@ -120,8 +120,15 @@ def said(
     "What a network says to some test inputs."
     with torch.inference_mode(): return forward(Layout(task.layers), row[None], task.inputs['test'][0][:, picks])[0].argmax(0).numpy()
 
+def draw_logits(fig:Drawing, name:str, task:Task, row:Tensor, picks:Tensor)->None:
+    "What a policy says where some test episodes begin."
+    with torch.inference_mode(): logits = forward(Layout(task.layers), row[None], task.inputs['test'][0][:, picks])[0, 0].numpy()
+    fig.add(name, points(np.arange(len(picks)), logits, hover='logit %{y:.3g}', marker=dict(size=8, color=[BLUE if v > 0 else ORANGE for v in logits])))
+    fig.axes(name, dict(title='beginning of a test episode'), dict(title='logit (above 0: pushes right)', zeroline=True))
+
 def draw_predictions(fig:Drawing, name:str, task:Task, row:Tensor, picks:Tensor, columns:int=5)->None:
-    "Test inputs with what a network says about them, wrong ones marked."
+    "Test inputs with what a network says about them, wrong ones marked; the logits of a policy."
+    if task.game: return draw_logits(fig, name, task, row, picks)
     says, true = said(task, row, picks), task.test[1][picks].numpy()
     words = [f'{s}' if s == t else f'✗ {s}' for s, t in zip(says, true)]
     colours = [INK if s == t else RED for s, t in zip(says, true)]

@@ -101,7 +101,7 @@ def surface(
 )->Tensor:               # (H, W)
     "The metric at every point of a grid on a plane."
     layout, (x, y) = Layout(task.layers), task.inputs[split]
-    if layout.layers[0][0] != 'Linear':                                             # a convolution's outputs are larger than its inputs: nothing to gain
+    if task.game or layout.layers[0][0] != 'Linear':                                # policies see their own inputs; a convolution's outputs are larger than its inputs: nothing to gain
         return measure(task, plane.rows(torch.cartesian_prod(ys, xs).flip(1)), split, [metric])[metric].view(len(ys), len(xs))
     three, values = torch.cat([plane.origin[None], plane.axes]), []                 # (3, D)
     def mix(o, u, v, b):                                                            # the origin and the two axes, at all xs and some ys

@@ -27,7 +27,7 @@ class Metric:
     "A number that says how well a network does, and which way is better."
     name:str            # as it is stored and prompted: 'loss', 'error'
     unit:str            # for axes: 'nats', '%'
-    fn:Callable         # (logits (K, C, N), y (N,)) -> (K,)
+    fn:Callable|None    # (logits (K, C, N), y (N,)) -> (K,); None when the task's game measures it
     minimize:bool=True  # is less better?
 
     def best(self, values:Tensor)->Tensor:
@@ -201,6 +201,7 @@ class Task:
     image:tuple|None = None          # (channels, height, width) of an input that is a picture
     offset:Tensor|None = None        # (n_in,) what centring took away: added to an input it gives the picture back
     augment:Callable|None = None     # (inputs (N, n_in), generator) -> (N, n_in), drawn afresh for each minibatch of training
+    game:object|None = None          # what networks play instead of giving labels to inputs, which are then where episodes begin (lesson 22)
 
     def __post_init__(self):
         if self.image is not None and not (len(self.image) == 3 and all(isinstance(n, int) and n > 0 for n in self.image)): raise ValueError(f"task {self.name}: image is (channels, height, width), three whole numbers above 0, not {self.image!r}")
@@ -226,8 +227,8 @@ class Task:
 
     @cached_property
     def fingerprint(self)->str: # 12 hex digits
-        "Tells tasks apart: a digest of layers, metrics, all data, and the augmentation's name."
-        h = hashlib.sha256(json.dumps([self.layers, sorted(self.metrics), *([self.augment.__name__] if self.augment else [])]).encode())
+        "Tells tasks apart: a digest of layers, metrics, all data, the augmentation's name, and the game."
+        h = hashlib.sha256(json.dumps([self.layers, sorted(self.metrics), *([self.augment.__name__] if self.augment else []), *([repr(self.game)] if self.game else [])]).encode())
         for s in self.inputs.values():
             for t in s: h.update(t.numpy().tobytes())
         return h.hexdigest()[:12]
@@ -288,7 +289,7 @@ def digits_cnn()->Task:
     return classification('digits-cnn', X, y, cnn((1, 8, 8), (8, 16), 10), n_train=1000, n_test=500, image=(1, 8, 8))
 
 # %% ../nbs/01_tasks.ipynb #task-named
-SHORT = {'mnist': 'gpt_kit.datasets:mnist', 'cifar10': 'gpt_kit.datasets:cifar10'}  # name -> module:function
+SHORT = {'mnist': 'gpt_kit.datasets:mnist', 'cifar10': 'gpt_kit.datasets:cifar10', 'cartpole': 'gpt_kit.cartpole:cartpole'}  # name -> module:function
 
 def task_named(
     name:str,  # 'digits', 'digits-32-16', 'digits-cnn', one of `SHORT`, or 'module:function' for a task of your own

@@ -24,7 +24,7 @@ from .live import Live, animate, choice, player, slider, write_film
 from .prompt import Prompter, latent_walk, recursive
 from .tasks import Task
 from .weights import measure
-from .widgets import NAMES, Map, Run, answers, answers_map, open_model, optimizer_run, prompt_slider, thinned, untrained
+from .widgets import NAMES, Map, Run, answers, answers_map, open_model, optimizer_run, prompt_slider, racers, thinned, untrained
 
 # %% ../nbs/21_views.ipynb #landscape
 PLANES = {'answers': "the model's answers", 'run': "an optimizer's run", 'three': 'three networks: start, answer, optimizer', 'other': 'three networks: start, answer, another start\'s answer', 'random': 'random directions around the answer'}
@@ -91,7 +91,7 @@ def landscape_view(
 )->Live:
     "The landscape around a model's answers, on a plane of your choice."
     ask, task = open_model(file)
-    plane, metric, optimizer = choice('plane', [(v, k) for k, v in PLANES.items()], width='26em'), choice('metric', list(task.metrics), ask.metric, '9em'), choice('optimizer', [(v, k) for k, v in NAMES.items()], 'nesterov')
+    plane, metric, optimizer = choice('plane', [(v, k) for k, v in PLANES.items()], width='26em'), choice('metric', list(task.metrics), ask.metric, '9em'), choice('optimizer', racers(task))
     start, near, seed = slider('starting network', 0, 0, 63), slider('leave out what is further from the plane than (%)', 100, 0, 150), slider('seed of random directions', 0, 0, 20)
     known, maps = {}, {}
     def job():

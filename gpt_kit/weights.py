@@ -127,10 +127,10 @@ def first_outputs(
 def forward(
     layout:Layout,
     rows:Tensor,          # (K, D) networks
-    x:Tensor,             # (n_in, N) inputs, shared by all networks
+    x:Tensor,             # (n_in, N) inputs that all networks share, or (K, n_in, N) for each its own if the first layer is linear
     h:Tensor|None=None,   # what `first_outputs` gives for them, when it is known already; it is overwritten
 )->Tensor:                # (K, C, N) outputs
-    "What K networks say to the same N inputs. Differentiable in `rows`."
+    "What K networks say to N inputs. Differentiable in `rows`."
     p, layers, fresh = layout.split(rows), list(zip(layout.net.named_children(), layout.layers)), h is not None
     h, layers = (h, layers[1:]) if fresh else (x, layers)
     for (name, m), (kind, *a) in layers:
@@ -164,8 +164,9 @@ def measure(
 )->dict:                  # name -> (K,)
     "The task's metrics for K networks on one of its splits."
     if split not in task.inputs: raise ValueError(f"task {task.name} has no split {split!r}; it has {', '.join(task.inputs)}")
-    layout, (x, y) = Layout(task.layers), (t.to(rows.device) for t in task.inputs[split])
     names = list(metrics or task.metrics)
+    if task.game: return {n: v for n, v in task.game.measure(task, rows, split).items() if n in names}
+    layout, (x, y) = Layout(task.layers), (t.to(rows.device) for t in task.inputs[split])
     K, N = chunk(layout, len(y), rows.device.type)
     out = {n: [] for n in names}
     with torch.inference_mode():

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['RATES', 'NAMES', 'TABLE', 'find_models', 'open_model', 'untrained', 'Map', 'prompt_range', 'first_prompt', 'answers',
-           'answers_map', 'Run', 'optimizer_run', 'thinned', 'View', 'draw_view', 'draw_place', 'Explorer',
+           'answers_map', 'Run', 'racers', 'optimizer_run', 'thinned', 'View', 'draw_view', 'draw_place', 'Explorer',
            'prompt_slider', 'first_look']
 
 # %% ../nbs/14_widgets.ipynb #imports
@@ -98,12 +98,17 @@ class Run:
     rows:Tensor        # (S, D)
     values:np.ndarray  # (S,) the metric
 
-RATES = dict(sgd=.1, momentum=.1, nesterov=.1, adam=.01)
+RATES = dict(nesterov=.1, momentum=.1, sgd=.1, adam=.01)
+NAMES = dict(nesterov='Nesterov SGD', momentum='SGD with momentum', sgd='SGD', adam='Adam', ppo='PPO')
+
+def racers(task:Task)->list: # (name, key), the usual one first
+    "The optimizers that can train a task's networks."
+    return [(NAMES[k], k) for k in ([task.game.optimizer] if task.game else RATES)]
 
 def optimizer_run(task:Task, start:Tensor, metric:str, optimizer:str, n_steps:int, recipe:dict)->Iterator[Run]:
     "A run from one start (D,) with the collection's recipe and the optimizer's usual rate; what there is of it, every 50 steps."
     rows, values = [], []
-    for step, row in descend(task, start[None], n_steps, optimizer, RATES[optimizer], recipe['weight_decay'], recipe['batch'], recipe['cosine']):
+    for step, row in descend(task, start[None], n_steps, optimizer, RATES.get(optimizer, recipe['lr']), recipe['weight_decay'], recipe['batch'], recipe['cosine']):
         rows.append(row[0].clone())
         if step and (step % 50 == 0 or step == n_steps):
             values += measure(task, torch.stack(rows[len(values):]), metrics=[metric])[metric].tolist()
@@ -128,7 +133,6 @@ class View:
     optimizer:str = 'sgd'
     at:int = 0                      # the optimizer's step that is looked at
 
-NAMES = dict(sgd='SGD', momentum='SGD with momentum', nesterov='Nesterov SGD', adam='Adam')
 TABLE = [['prompts']*4 + ['landscape']*4 + ['race']*4, ['from']*3 + ['to']*3 + ['other']*3 + ['digits']*3]
 
 def draw_view(view:View)->Drawing:
@@ -172,7 +176,7 @@ class Explorer(Live):
         self.model = choice('model', names, next((n for n in names if 'loss' in n), names[0]), width='13em')
         self.prompt, self.start = slider('prompt', 0., 0., 1., .01, width='34em'), slider('starting network', 0, 0, n_starts - 1)
         self.noise, self.steps, self.eta = slider('noise seed', 0, 0, 99), slider('DDIM steps', 10, 1, 50), slider('η, fresh noise', 0., 0., 1., .05)
-        self.optimizer, self.at = choice('race against', [(v, k) for k, v in NAMES.items()], 'nesterov'), slider('steps of the race', 30, 0, race_steps)
+        self.optimizer, self.at = choice('race against', ['none']), slider('steps of the race', 30, 0, race_steps)
         self.again, self.over, self.save_net, self.save_view = (W.Button(description=d, tooltip=t, layout=W.Layout(width='auto')) for d, t in (
             ('again', 'make this network the next start'), ('start over', 'back to the untrained network'), ('save network', 'write its state_dict'), ('save view', 'write this figure as a page')))
         self.read_model()
@@ -184,7 +188,8 @@ class Explorer(Live):
         "Read the chosen model and give the prompt its range and unit."
         self.ask, self.task = open_model(self.files[self.model.value])
         self.name, (low, high) = self.model.value, self.ask.seen
-        self.loading = True                                     # moving the slider is no wish of a person
+        self.loading = True                                     # moving the controls is no wish of a person
+        if tuple(self.optimizer.options) != tuple(racers(self.task)): self.optimizer.options = racers(self.task)
         self.prompt.min, self.prompt.max = min(low, self.prompt.min), max(high, self.prompt.max)       # so that no bound is ever on the wrong side
         self.prompt.value = first_prompt(self.ask)
         self.prompt.min, self.prompt.max, self.prompt.step = low, high, (high - low)/200
