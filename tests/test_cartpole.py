@@ -209,7 +209,7 @@ def test_recipe(pole, task):
     cost = estimate(pole, usual_recipe(pole), 8)
     assert cost['seconds'] > 0 and cost['bytes'] > 8*64*1249*4
 
-@pytest.mark.parametrize('f', [lambda p: optimizer_grid(p, unseen_starts(p, 2), 3), lambda p: next(descend(p, unseen_starts(p, 2), 3)), lambda p: collect(p, '/tmp/never', 2, Recipe(), progress=False)], ids=['grid', 'descend', 'collect'])
+@pytest.mark.parametrize('f', [lambda p: optimizer_grid(p, unseen_starts(p, 2), 3), lambda p: next(descend(p, unseen_starts(p, 2), 3)), lambda p: collect(p, 'never', 2, Recipe(), progress=False)], ids=['grid', 'descend', 'collect'])
 def test_other_optimizers_make_no_sense(pole, f, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match="task cartpole has no labels for '(sgd|nesterov)' to descend on: its networks learn by playing; use optimizer='ppo'"): f(pole)
