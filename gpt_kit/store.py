@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['VERSION', 'SAME', 'DTYPES', 'write_whole', 'read_json', 'open_index', 'shard_file', 'add_shard', 'shard_fault',
-           'shard_is_whole', 'memory_map', 'Store', 'write_tensors', 'read_tensors', 'read_network']
+           'shard_is_whole', 'memory_map', 'Store', 'write_tensors', 'read_tensors', 'read_state', 'read_network']
 
 # %% ../nbs/04_store.ipynb #imports
 import errno
@@ -83,12 +83,14 @@ def add_shard(
     index:dict,     # as `open_index` gave it; brought up to date
     k:int,          # number of the shard
     tensors:dict,   # weights (R, S, D), steps (R, S), seeds (R,), metrics (R, S, M), largest (R,), moments (R, 2)
+    **about,        # JSON-ready; what else the index should know about it
 )->None:
     "Write one shard, then the index that knows it; each whole or not at all."
     data = save({n: t.contiguous() for n, t in tensors.items()})
     write_whole(Path(path)/shard_file(k), data)
     index['shards'][str(k)] = dict(runs=len(tensors['seeds']), bytes=len(data), sha256=hashlib.sha256(data).hexdigest(),
-                                   seeds=[int(tensors['seeds'][0]), int(tensors['seeds'][-1])])
+                                   seeds=[int(tensors['seeds'][0]), int(tensors['seeds'][-1])], **about)
+    index['shards'] = dict(sorted(index['shards'].items(), key=lambda s: int(s[0])))   # the same bytes in whatever order they came
     write_whole(Path(path)/'index.json', json.dumps(index, indent=1).encode())
 
 def shard_fault(
@@ -132,7 +134,7 @@ class Store:
         self.layout, self.metrics = Layout(self.info['layers']), {m['name']: m for m in self.info['metrics']}
         self._check(digest=False)
         maps = [memory_map(self.path/shard_file(int(k))) for k in self._shards]
-        if not maps: raise ValueError(f"the store in {path} holds no finished shard yet; go on with: gpt-kit collect {path}")
+        if not maps: raise ValueError(f"the store in {path} holds no finished shard yet; go on with: {self._again}")
         self._weights = [m['weights'] for m in maps]
         self.steps, self.seeds, self.largest, self._moments, self._values = (
             np.concatenate([m[n] for m in maps]) for n in ('steps', 'seeds', 'largest', 'moments', 'metrics'))
@@ -143,10 +145,13 @@ class Store:
     @property
     def _shards(self): return sorted(self.info['shards'], key=int)
 
+    @property
+    def _again(self): return self.info.get('again', f'gpt-kit collect {self.path}')    # an imported store says how it came
+
     def _check(self, digest):
         for k in self._shards:
             if fault := shard_fault(self.path, self.info, int(k), digest):
-                raise ValueError(f"{self.path/shard_file(int(k))} {fault}; make it again with: gpt-kit collect {self.path}")
+                raise ValueError(f"{self.path/shard_file(int(k))} {fault}; make it again with: {self._again}")
 
     def verify(self)->'Store':
         "Read everything and compare digests. Raises ValueError that names the first damaged shard."
@@ -173,7 +178,7 @@ class Store:
         return self._values[:, :, list(self.metrics).index(metric)]
 
     def __repr__(self):
-        part = '' if self.R >= self.info['n_runs'] else f" (of {self.info['n_runs']}; go on with: gpt-kit collect {self.path})"
+        part = '' if self.R >= self.info['n_runs'] else f" (of {self.info['n_runs']}; go on with: {self._again})"
         return f"Store({self.path}: {self.info['task']}, {self.R} runs{part} × {self.S} checkpoints × {self.D} weights)"
 
 # %% ../nbs/04_store.ipynb #statistics
@@ -220,11 +225,10 @@ def read_tensors(
     return tensors, info
 
 # %% ../nbs/04_store.ipynb #read-network
-def read_network(
-    path:str|Path,   # .safetensors, .pt or .pth with a state_dict
-    layout:Layout,   # that it should have
-)->Tensor:           # (D,)
-    "Somebody's network as a row. Raises ValueError in one sentence when it is no state_dict or has another layout."
+def read_state(
+    path:str|Path,   # .safetensors, .pt or .pth with a state_dict, or with a dictionary that has one as 'state_dict'
+)->dict:             # name -> tensor
+    "Somebody's network. Raises ValueError in one sentence when it is no state_dict."
     path = Path(path)
     if not path.is_file(): raise ValueError(f"there is no file {path}")
     try:
@@ -234,6 +238,14 @@ def read_network(
     except Exception as e:
         raise ValueError(f"{path} cannot be read as a state_dict of plain tensors ({type(e).__name__}), and whatever else it may hold is not run; "
                          "save it with torch.save(net.state_dict(), ...)") from e
+    if isinstance(sd, dict): sd = sd.get('state_dict', sd)
     if not isinstance(sd, dict) or not all(isinstance(t, Tensor) for t in sd.values()):
         raise ValueError(f"{path} does not hold a state_dict (names and tensors); save it with torch.save(net.state_dict(), ...)")
-    return to_row(sd, layout)
+    return sd
+
+def read_network(
+    path:str|Path,   # as for `read_state`
+    layout:Layout,   # that it should have
+)->Tensor:           # (D,)
+    "Somebody's network as a row. Raises ValueError in one sentence when it is no state_dict or has another layout."
+    return to_row(read_state(path), layout)
