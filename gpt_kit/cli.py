@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['COMMANDS', 'command', 'usage', 'one_line', 'main', 'megabytes', 'duration', 'collect', 'train', 'seconds_per_step',
-           'prompt', 'tuned', 'evaluate', 'run', 'run_parser', 'report']
+           'prompt', 'tuned', 'evaluate', 'import_', 'export', 'run', 'run_parser', 'report']
 
 # %% ../nbs/15_cli.ipynb #imports
 import argparse
@@ -19,25 +19,29 @@ from pathlib import Path
 
 import torch
 from fastcore.docments import docments
-from fastcore.script import anno_parser
+from fastcore.script import Param, anno_parser
 
 from . import batch as batches, report as reports
 from .collect import collect as collect_store, estimate, usual_recipe
+from .cluster import Accelerated, launched, on_ray
 from .diffusion import linear_schedule
 from .evaluate import optimizer_grid, prompt_alignment, unseen_starts
-from .model import GPT, restore
+from .exports import write_network, write_table
+from .imports import import_folder, import_lmdb
+from .model import GPT
 from .prompt import Prompter, recursive
+from .released import TASKS, import_model, restore
 from .store import Store, read_json, read_network, read_tensors, shard_fault, write_whole
 from .tasks import task_named
-from .train import Plan, State, device_named, diffusion_loss, draw_pairs, load_model, prepare, train as train_steps, train_gpt
-from .weights import as_module, measure
+from .train import Alone, Plan, State, device_named, diffusion_loss, draw_pairs, load_model, prepare, train as train_steps, train_gpt
+from .weights import measure
 
 # %% ../nbs/15_cli.ipynb #command
 COMMANDS = {}
 
 def command(f):
     "Make a function a command of gpt-kit, under its own name."
-    COMMANDS[f.__name__] = f
+    COMMANDS[f.__name__.rstrip('_')] = f
     return f
 
 def usage()->str:
@@ -95,9 +99,11 @@ def collect(
     optimizer:str=None,   # 'nesterov' (default), 'momentum', 'sgd' or 'adam'; 'ppo' for cartpole
     lr:float=None,        # learning rate (default: 0.1, or what the game wants)
     seed:int=None,        # of the collection (default: 0)
+    ray:int=0,            # let so many processes of a Ray cluster work (RAY_ADDRESS names it; else one is started here)
 ):
     "Train many small networks and keep their checkpoints."
     there = read_json(Path(path)/'index.json') if (Path(path)/'index.json').exists() else dict(task='digits', n_runs=4096, seed=0, recipe={}, shards={})
+    if 'again' in there: raise ValueError(f"the store in {path} was not collected here; go on with: {there['again']}")
     given = {k: v for k, v in dict(n_saves=saves, epochs=epochs, spacing=spacing, optimizer=optimizer, lr=lr).items() if v is not None}
     t = task_named(task or there['task'])
     recipe = replace(usual_recipe(t), **there['recipe'] | given)
@@ -108,7 +114,7 @@ def collect(
         cost = estimate(t, recipe, left)
         print(f"{left} runs{f' more of {n}' if left < n else ''} of {t.name}, {recipe.n_saves} checkpoints each: about {duration(cost['seconds'])} and {megabytes(cost['bytes'])} in {path}")
     else: print(f"all {n} runs are there; checking them")
-    print(collect_store(t, path, n, recipe, seed))
+    print(collect_store(t, path, n, recipe, seed, **(dict(each=on_ray(ray)) if ray else {})))
 
 # %% ../nbs/15_cli.ipynb #train
 @command
@@ -130,7 +136,8 @@ def train(
     device:str='cpu',           # 'cpu', 'cuda' or 'mps'
 ):
     "Train a model of the networks in a store."
-    device_named(device)
+    engine = Accelerated() if launched() else Alone()
+    device, say = device_named(engine.device or device), print if engine.main else lambda *_: None
     if draw not in ('even', 'paper'): raise ValueError(f"draw is 'even' or 'paper', not {draw!r}")
     if Path(out).suffix != '.safetensors': raise ValueError(f"a model's file ends in .safetensors, and {out} does not")
     data, plan = prepare(Store(store).verify(), f'test_{metric}'), Plan(steps=steps, batch=batch, lr=lr)
@@ -139,10 +146,10 @@ def train(
     n, per_step = sum(p.numel() for p in model.parameters()), seconds_per_step(model, data, plan, draw, device)
     file = Path(out).with_suffix('.training.safetensors')
     done = read_tensors(file, 'training')[1]['step'] if file.exists() else 0
-    print(f"{n/1e6:.2f} M parameters, {len(data.runs)} runs{f' ({data.dropped} dropped)' if data.dropped else ''}; {steps - done} steps{f' more of {steps}' if done else ''}: about {duration(per_step*(steps - done))}; "
+    say(f"{n/1e6:.2f} M parameters, {len(data.runs)} runs{f' ({data.dropped} dropped)' if data.dropped else ''}; {steps - done} steps{f' more of {steps}' if done else ''}: about {duration(per_step*(steps - done))}; "
           f"{out} will be {megabytes(n*2)}, and its state {megabytes(n*16)} until it is done")
-    history = train_gpt(model, data, plan, out, seed, draw, power, device=device)
-    if history: print(f"{out}: loss on {len(data.held_out)} held-out runs {history[-1]['held_out']:.4f}")
+    history = train_gpt(model, data, plan, out, seed, draw, power, device=device, engine=engine)
+    if history: say(f"{out}: loss on {len(data.held_out)} held-out runs {history[-1]['held_out']:.4f}")
 
 def seconds_per_step(model, data, plan, draw, device)->float:
     "Seconds that a training step takes, measured on a throw-away copy."
@@ -156,13 +163,12 @@ def prompt(
     model:str,          # a trained model's file
     prompt:float,       # the test metric to ask for
     start:str=None,     # network to start from: a state_dict in .safetensors or .pt (default: a fresh random one)
-    out:str=None,       # write the new network's state_dict to this .safetensors file
+    out:str=None,       # write the new network to this file: .safetensors for its state_dict, or .onnx
     seed:int=0,         # of the fresh start and the noise
     steps:int=10,       # of the sampler
     updates:int=1,      # ask so many times, each time from the last answer
 ):
     "Ask a trained model for a network with a certain loss or error."
-    from safetensors.torch import save
     ask = Prompter(*load_model(model, restore))
     task = task_named(ask.info['task'], ask.info['fingerprint'])
     rows = read_network(start, ask.layout)[None] if start else unseen_starts(task, 1, seed)
@@ -170,9 +176,8 @@ def prompt(
     unit = ask.info['metric']['unit']
     print(f"test {ask.metric} ({unit}): before {path[0][1]:.4g}, asked {prompt:.4g}, achieved {', then '.join(f'{m:.4g}' for _, m in path[1:])}")
     if out:
-        Path(out).parent.mkdir(parents=True, exist_ok=True)
-        write_whole(out, save({n: t.contiguous() for n, t in as_module(path[-1][0][0], ask.layout).state_dict().items()}))
-        print(f"{out}: {ask.layout}; load it with safetensors.torch.load_file and load_state_dict")
+        write_network(out, path[-1][0][0], ask.layout)
+        print(f"{out}: {ask.layout}{'' if out.endswith('.onnx') else '; load it with safetensors.torch.load_file and load_state_dict'}")
 
 # %% ../nbs/15_cli.ipynb #evaluate
 def tuned(task, rows, n_steps)->list: # as `optimizer_grid` gives it, after one step and after a full run
@@ -211,6 +216,36 @@ def evaluate(
     out = dict(model=str(model), metric=ask.metric, starts=starts, seed=seed, steps=steps, prompt_alignment=r['alignment'], best_in_data=ask.best, best_prompt=best.mean().item(),
                best_prompt_std=best.std(correction=0).item(), best_prompt_second_test=second, baselines={f"{t['optimizer']}_{t['steps'] if t['steps'] < opt_steps else 'full'}": t['mean'] for t in table})
     if json: Path(json).parent.mkdir(parents=True, exist_ok=True); write_whole(json, dumps(out, indent=1).encode())
+
+# %% ../nbs/15_cli.ipynb #import
+@command
+def import_(
+    kind:str,             # 'gpt-lmdb': G.pt's released checkpoints; 'gpt-model': a released model; 'folder': of state_dicts
+    source:str,           # the folder or file; it is only read
+    out:Param("the store's folder, or the model's file (default: the source's name with .safetensors)", str, opt=False, nargs='?')=None,
+    task:str=None,        # that the networks are for: 'mnist', 'cifar10', 'cartpole', 'digits...' or 'module:function'
+    metrics:str=None,     # of a folder: .csv with a column 'file', or .json (default: metrics.csv or metrics.json in it, or the task measures)
+    metric:str=None,      # of a model, what it was prompted with: 'loss', 'error' or 'return' (default, as for the next three: by the file's name)
+    heads:int=None,       # of a model: attention heads
+    scale:float=None,     # of a model: what weights are multiplied by
+    best:float=None,      # of a model: the best metric to ask for
+):
+    "Bring in other people's checkpoints, models and folders."
+    if kind not in ('gpt-lmdb', 'gpt-model', 'folder'): raise ValueError(f"there is no import {kind!r}; use gpt-lmdb, gpt-model or folder")
+    if kind == 'gpt-model': return print(import_model(source, out, task, metric, heads, scale, best))
+    if not (out and task): raise ValueError(f"an import needs a place and a task: gpt-kit import {kind} {source} STORE --task NAME")
+    if kind == 'folder': return print(import_folder(source, out, task_named(task), metrics))
+    if task in TASKS: print(f"as {TASKS[task]}: {task} with the inputs scaled as the released networks saw them")
+    print(import_lmdb(source, out, task_named(TASKS.get(task, task))))
+
+@command
+def export(
+    store:str,   # folder of checkpoints
+    out:str,     # .parquet or .csv
+):
+    "Write the metrics of a store as a table."
+    write_table(s := Store(store), out)
+    print(f"{out}: {s.R*s.S} checkpoints, {', '.join(s.metrics)}")
 
 # %% ../nbs/15_cli.ipynb #run
 @command

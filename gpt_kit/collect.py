@@ -4,13 +4,13 @@
 
 # %% auto #0
 __all__ = ['OPTIMIZERS', 'GROUP', 'SHARD', 'momentum_update', 'adam_update', 'minibatches', 'descend', 'checkpoint_steps',
-           'Recipe', 'usual_recipe', 'run_seeds', 'train_runs', 'estimate', 'shard_tensors', 'collect']
+           'Recipe', 'usual_recipe', 'run_seeds', 'train_runs', 'estimate', 'shard_tensors', 'here', 'collect']
 
 # %% ../nbs/03_collect.ipynb #imports
 import math
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -181,6 +181,14 @@ def shard_tensors(
     return dict(weights=kept, steps=steps, seeds=torch.tensor(seeds), metrics=torch.stack(values, 1).view(R, S, -1),
                 largest=size, moments=torch.stack([double.mean(1), double.square().mean(1)], 1))
 
+def here(
+    task:Task,
+    shards:dict,   # number -> seeds of its runs
+    recipe:Recipe,
+)->Iterator[tuple[int,dict]]:  # (number, tensors as `shard_tensors` gives them)
+    "Make shards one after another in this process; lesson 28 has another way."
+    for k, seeds in shards.items(): yield k, shard_tensors(task, seeds, recipe)
+
 def collect(
     task:Task,
     path:str|Path,              # folder of the store; made, or gone on with
@@ -188,6 +196,7 @@ def collect(
     recipe:Recipe|None=None,    # default: the usual one of the task
     seed:int=0,                 # of the collection
     progress:bool=True,         # show a bar
+    each:Callable=here,         # how shards are made, as `here`
 )->Store:
     "Train `n_runs` networks and keep their checkpoints. Shards that are there and whole are kept, all others made."
     recipe = recipe or usual_recipe(task)
@@ -200,7 +209,7 @@ def collect(
     need, free = sum(len(shards[k]) for k in todo)*recipe.n_saves*Layout(task.layers).D*4, shutil.disk_usage(path).free
     if need > free: raise OSError(f"no space left: this collection needs {need/1e6:.0f} MB more in {path}, and {free/1e6:.0f} MB are free; free some, or ask for fewer runs or saves")
     with tqdm(total=n_runs, initial=n_runs - sum(len(shards[k]) for k in todo), unit='run', desc='collect', disable=not progress) as bar:
-        for k in todo:
-            add_shard(path, index, k, shard_tensors(task, shards[k], recipe))
+        for k, tensors in each(task, {k: shards[k] for k in todo}, recipe):
+            add_shard(path, index, k, tensors)
             bar.update(len(shards[k]))
     return Store(path)

@@ -19,7 +19,7 @@ from torch import Tensor
 from .datasets import RAW, read_cifar10, read_mnist
 from .model import GPT, Block, restore as restore_ours, scalar_features
 from .store import write_tensors
-from .tasks import Task, cnn, mlp
+from .tasks import Task, cnn, mlp, task_named
 from .weights import Layout, measure, start_rows
 
 # %% ../nbs/26_released.ipynb #model
@@ -135,7 +135,8 @@ def as_gpt(
 
 # %% ../nbs/26_released.ipynb #tasks
 def _scaled(p, mean, std): # pictures (N, c, h, w) uint8 -> rows
-    return p.reshape(len(p), len(mean), -1).astype(np.float32).__sub__(np.float32(mean)[:, None]).__truediv__(np.float32(std)[:, None]).reshape(len(p), -1)
+    x = p.reshape(len(p), len(mean), -1).astype(np.float32)
+    return ((x - np.float32(mean)[:, None])/np.float32(std)[:, None]).reshape(len(p), -1)
 
 def mnist(raw:str|Path=RAW)->Task:
     "MNIST as the released checkpoints' networks saw it, 7,960 weights."
@@ -156,16 +157,25 @@ RELEASED = dict(                 # G.pt, Table 1: attention heads, scale, best p
     mnist_loss=(16, 4.185, 0.), mnist_error=(16, 4.185, 5.), cifar10_loss=(16, 1.646, 1.2), cifar10_error=(16, 1.646, 35.), cartpole=(12, 2.06, 500.))
 
 def import_model(
-    path:str|Path,          # a released .pt file
-    out:str|Path,           # the model's file, .safetensors
-    task:Task,              # that its networks are for
-    metric:str,             # that it was prompted with: 'loss', 'error' or 'return'
-    heads:int,              # attention heads
-    scale:float,            # weights are multiplied by this
-    best:float,             # the best metric to ask for
-    which:str='G_ema',      # 'G_ema', the average, or 'G'
+    path:str|Path,             # a released .pt file
+    out:str|Path|None=None,    # the model's file (default: the same name with .safetensors)
+    task:Task|str|None=None,   # that its networks are for; by default this and what follows are told by the file's name
+    metric:str|None=None,      # that it was prompted with: 'loss', 'error' or 'return'
+    heads:int|None=None,       # attention heads
+    scale:float|None=None,     # weights are multiplied by this
+    best:float|None=None,      # the best metric to ask for
+    which:str='G_ema',         # 'G_ema', the average, or 'G'
 )->ReleasedGPT:
-    "A released model as a model file of this kit."
+    "A released model as a model file of this kit. Raises ValueError when the file's name says nothing and something is not given."
+    path, out = Path(path), Path(out or Path(path).with_suffix('.safetensors'))
+    if path.stem in RELEASED:
+        name, *what = path.stem.split('_')
+        task, metric = task or TASKS.get(name, name), metric or (what or ['return'])[0]
+        heads, scale, best = (given if given is not None else known for given, known in zip((heads, scale, best), RELEASED[path.stem]))
+    if missing := [n for n, v in dict(task=task, metric=metric, heads=heads, scale=scale, best=best).items() if v is None]:
+        raise ValueError(f"the name {path.name} does not tell a released model's {', '.join(missing)}, so give {', '.join('--' + m for m in missing)}, or call it as it was: {', '.join(f'{n}.pt' for n in RELEASED)}")
+    if out.suffix != '.safetensors': raise ValueError(f"a model's file ends in .safetensors, and {out} does not")
+    if isinstance(task, str): task = task_named(task)
     if metric not in task.metrics: raise ValueError(f"task {task.name} has no metric {metric!r}; it has {', '.join(task.metrics)}")
     model, m = convert(read_checkpoint(path, which), task.layers, heads), task.metrics[metric]
     untrained = measure(task, start_rows(task, range(16)))[metric]

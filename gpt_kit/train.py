@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['DRAWS', 'Data', 'prepare', 'draw_paper', 'draw_even', 'Pairs', 'draw_pairs', 'diffusion_loss', 'Plan', 'device_named',
-           'State', 'Report', 'train', 'save_state', 'resume', 'fit', 'train_gpt', 'store_best', 'save_model',
+           'State', 'Report', 'Alone', 'train', 'save_state', 'resume', 'fit', 'train_gpt', 'store_best', 'save_model',
            'load_model']
 
 # %% ../nbs/09_train.ipynb #imports
@@ -116,11 +116,13 @@ def diffusion_loss(
     ab:Tensor,                  # (J,) the schedule
     generator:torch.Generator,
     device:str='cpu',
+    part:tuple=(0, 1),          # (i, n): of what is drawn, only the i-th of n equal parts
 )->Tensor:                      # ()
     "Mean squared error of the guess, at random amounts of noise (G.pt, Eq. 1)."
     j = torch.randint(len(ab), (len(pairs.start),), generator=generator)
     noised = add_noise(pairs.future, ab[j], torch.randn(pairs.future.shape, generator=generator))
-    noised, j, start, prompt, metric, future = (t.to(device) for t in (noised, j, pairs.start, pairs.prompt, pairs.metric, pairs.future))
+    mine = slice(*(len(j)*(part[0] + end)//part[1] for end in (0, 1)))
+    noised, j, start, prompt, metric, future = (t[mine].to(device) for t in (noised, j, pairs.start, pairs.prompt, pairs.metric, pairs.future))
     return (model(noised, j, start, prompt, metric) - future).square().mean()
 
 # %% ../nbs/09_train.ipynb #plan
@@ -145,11 +147,11 @@ class Plan:
 
 # %% ../nbs/09_train.ipynb #state
 def device_named(
-    name:str,  # 'cpu', 'cuda' or 'mps'
+    name:str,  # 'cpu', 'cuda' or 'mps'; 'cuda:1' is the second
 )->str:        # the same
     "Raises ValueError when this machine has no such device."
     there = dict(cpu=True, cuda=torch.cuda.is_available(), mps=torch.backends.mps.is_available())
-    if not there.get(name): raise ValueError(f"device {name!r} was asked for, but this machine has {', '.join(n for n in there if there[n])} only")
+    if not there.get(name.split(':')[0]): raise ValueError(f"device {name!r} was asked for, but this machine has {', '.join(n for n in there if there[n])} only")
     return name
 
 class State:
@@ -189,17 +191,27 @@ class Report(NamedTuple):
     loss:float
     norm:float   # of the gradient before clipping
 
+class Alone:
+    "All the work in this process. Lesson 28 has one that shares it with others."
+    main, device, parts = True, None, 1    # may it write files, where it computes if that is its choice, into how many parts a batch is divided
+
+    def __call__(self, state:State, loss:Callable)->Tensor: # ()
+        "The loss, and fresh gradients."
+        value = loss(state.model.train(), state.generator)
+        state.optimizer.zero_grad(); value.backward()
+        return value
+
 def train(
     state:State,
     loss:Callable,     # (model, generator) -> ()
+    engine=Alone(),    # who computes gradients
 )->Iterator[Report]:   # after each step, until the plan's end
     "Train from where the state is. Raises FloatingPointError when the loss is no longer finite."
     plan, params = state.plan, list(state.model.parameters())
     while state.step < plan.steps:
         for group in state.optimizer.param_groups: group['lr'] = plan.rate(state.step)
-        value = loss(state.model.train(), state.generator)
+        value = engine(state, loss)
         if not value.isfinite(): raise FloatingPointError(f"the loss is {value.item()} at step {state.step}; try a smaller learning rate than {plan.lr}")
-        state.optimizer.zero_grad(); value.backward()
         norm = nn.utils.clip_grad_norm_(params, plan.clip)
         state.optimizer.step()
         with torch.no_grad():
@@ -234,19 +246,20 @@ def fit(
     every:int=100,                  # steps between saves and held-out measurements
     held_out:Callable|None=None,    # (EMA model) -> loss on data never trained on
     progress:bool=True,             # show a bar
+    engine=Alone(),                 # who computes gradients
 )->list[dict]:                      # of each step: step, loss, seconds since the training began; every so often held_out
     "Run a training to its end. After an interruption the same call goes on from the last save."
     if path: resume(path, state, about)
     history, t = [], time.perf_counter() - state.seconds
-    with tqdm(total=state.plan.steps, initial=state.step, unit='step', desc='train', disable=not progress) as bar:
-        for r in train(state, loss):
+    with tqdm(total=state.plan.steps, initial=state.step, unit='step', desc='train', disable=not (progress and engine.main)) as bar:
+        for r in train(state, loss, engine):
             state.seconds = time.perf_counter() - t
             history.append(dict(step=r.step, loss=r.loss, seconds=state.seconds))
             bar.update()
             if r.step % every and r.step < state.plan.steps: continue
             if held_out: history[-1]['held_out'] = held_out(state.ema)
             bar.set_postfix({k: f'{v:.4f}' for k, v in history[-1].items() if k in ('loss', 'held_out')})
-            if path: save_state(path, state, about)
+            if path and engine.main: save_state(path, state, about)
     return history
 
 # %% ../nbs/09_train.ipynb #train-gpt
@@ -262,20 +275,23 @@ def train_gpt(
     device:str='cpu',         # 'cpu', 'cuda' or 'mps'
     progress:bool=True,       # show a bar
     every:int=100,            # steps between saves and held-out measurements
+    engine=Alone(),           # who computes gradients
 )->list[dict]:                # as `fit`
     "Train on a store and write the EMA model. Models that don't know about symmetry see permuted copies."
     ab, out, store = SCHEDULES[schedule](), Path(out), data.store
-    for t in out.parent.glob(f'.{out.stem}.*.tmp'): t.unlink()           # of a process that was killed
+    if plan.batch % engine.parts: raise ValueError(f"a batch of {plan.batch} pairs cannot be divided into {engine.parts} equal parts (processes × accumulation); choose a multiple of {engine.parts}")
+    for t in out.parent.glob(f'.{out.stem}.*.tmp') if engine.main else (): t.unlink()           # of a process that was killed
     augment = model.config['tokens'] != 'neuron'
     pairs = lambda runs, B, g: draw_pairs(data, runs, B, g, draw, power, augment)
-    loss = lambda m, g: diffusion_loss(m, pairs(data.runs, plan.batch, g), ab, g, device)
+    loss = lambda m, g, part=(0, 1): diffusion_loss(m, pairs(data.runs, plan.batch, g), ab, g, device, part)
     def held_out(m):
         g = torch.Generator().manual_seed(0)
         with torch.inference_mode(): return diffusion_loss(m, pairs(data.held_out, 512, g), ab, g, device).item()
     about = dict(config=model.config, task=store.info['task'], fingerprint=store.info['fingerprint'], recipe=store.info['recipe'], store_seed=store.info['seed'],
                  runs=store.R, metric=store.metrics[data.metric], seed=seed, draw=draw, power=power, schedule=schedule)
     state, file = State(model, plan, seed, device), out.with_suffix('.training.safetensors')
-    history = fit(state, loss, file, about, every, held_out, progress)
+    history = fit(state, loss, file, about, every, held_out, progress, engine)
+    if not engine.main: return history
     seen = data.values[data.runs]
     save_model(out, state.ema, dict(about, plan=asdict(plan), scale=data.scale, largest=data.largest, best=store_best(data), seen=[seen.min().item(), seen.max().item()],
                                     seconds=state.seconds))
