@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SHARD_BYTES', 'METRICS', 'SUFFIXES', 'Damaged', 'Run', 'Incoming', 'bring_in', 'open_lmdb', 'read_runs_json',
-           'key_step', 'read_released', 'lmdb_folders', 'import_lmdb', 'state_row', 'read_table', 'number_in',
+           'key_moment', 'read_released', 'lmdb_folders', 'import_lmdb', 'state_row', 'read_table', 'number_in',
            'read_folder_run', 'task_values', 'import_folder', 'Recorder', 'trainer_callback']
 
 # %% ../nbs/25_imports.ipynb #imports
@@ -75,7 +75,7 @@ class Incoming:
         if not self.waiting: return
         names, runs = list(self.waiting), list(self.waiting.values())
         k = next(k for k in range(len(self.index['shards']) + 1) if str(k) not in self.index['shards'])
-        first = sum(s['runs'] for s in self.index['shards'].values())
+        first = max((-s['seeds'][1] for s in self.index['shards'].values()), default=0)
         size = [np.nan_to_num(np.abs(r.weights), nan=np.inf, posinf=np.inf).max() for r in runs]
         tensors = dict(weights=np.stack([r.weights for r in runs]), steps=np.array([r.steps for r in runs]), seeds=-np.arange(first + 1, first + 1 + len(runs)),
                        metrics=np.stack([r.values for r in runs]).astype(np.float32), largest=np.array(size, np.float32),
@@ -139,21 +139,22 @@ def read_runs_json(
     if not runs or not all(isinstance(r, dict) and r.get('checkpoints') for r in runs.values()): raise Damaged(f"{file} lists no checkpoints")
     return runs
 
-def key_step(key:str, per_epoch:int)->int: # of 'run/epEEE_itIIIII.pt', or of 'run/itIIIII.pt'
-    "Gradient steps, or rounds of a game, that a checkpoint's key stands for."
+def key_moment(key:str)->tuple: # (epoch, iteration) of 'run/epEEE_itIIIII.pt', or (0, round) of 'run/itIIIII.pt'
+    "When a checkpoint was taken."
     m = re.search(r'(?:ep(\d+)_)?it(\d+)\.pt$', key)
     if not m: raise Damaged(f"key {key!r} names no iteration, as in run/ep003_it00117.pt")
-    return int(m[1] or 0)*per_epoch + int(m[2])
+    return int(m[1] or 0), int(m[2])
 
 def read_released(
     env,                  # an lmdb.Environment
     about:dict,           # the run's part of `runs.json`
     layout:Layout,
-    per_epoch:int=0,      # iterations in an epoch
+    per_epoch:int=0,      # iterations in an epoch, at least as many as the keys tell of
 )->Run:
     "One run. Raises Damaged when a page or a value is; ValueError when it has another architecture than the layout."
     import lmdb
-    at = sorted((key_step(k, per_epoch), k) for k in about['checkpoints'])
+    at = sorted((key_moment(k), k) for k in about['checkpoints'])
+    per_epoch = max(per_epoch, *(it for (_, it), _ in at))
     sizes, names = list(layout.sizes.values()), [n for n in METRICS if n in about['checkpoints'][at[0][1]]]
     try:
         with env.begin(buffers=True) as t:
@@ -170,7 +171,7 @@ def read_released(
         raise Damaged(f"its weights go from {rows.min():.4g} to {rows.max():.4g}, and runs.json says {low:.4g} to {high:.4g}")
     try: values = np.array([[about['checkpoints'][k][n] for n in names] for _, k in at], np.float64)
     except (KeyError, TypeError, ValueError) as e: raise Damaged(f"runs.json lacks a metric of one of its checkpoints ({e})") from e
-    return Run(rows[:, more:], [s for s, _ in at], values, dict(log_std=rows[:, :1]) if more else {})
+    return Run(rows[:, more:], [epoch*per_epoch + it for (epoch, it), _ in at], values, dict(log_std=rows[:, :1]) if more else {})
 
 # %% ../nbs/25_imports.ipynb #import-lmdb
 def lmdb_folders(folder:str|Path)->list[Path]: # with at least one
