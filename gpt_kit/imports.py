@@ -117,7 +117,7 @@ def open_lmdb(
 ):                # an lmdb.Environment, read-only
     "Someone's LMDB. Raises Damaged when it is gone, cut short or no LMDB; ValueError when lmdb is not installed."
     try: import lmdb
-    except ImportError as e: raise ValueError("reading the released checkpoints needs lmdb, which is not installed; install it with: pip install 'gpt_kit[lmdb]'") from e
+    except ImportError as e: raise ValueError("reading the released checkpoints needs lmdb, which is not installed; install it with: pip install lmdb") from e
     file = folder/'data.mdb'
     if not file.is_file(): raise Damaged(f"{folder} holds no data.mdb")
     try: env = lmdb.open(str(folder), readonly=True, lock=False, readahead=False, create=False)

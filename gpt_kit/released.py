@@ -150,7 +150,7 @@ def cifar10(raw:str|Path=RAW)->Task:
     X, Xt = (_scaled(p, [125.3, 123., 113.9], [63., 62.1, 66.7]) for p in (a, b))
     return Task('gpt_kit.released:cifar10', cnn((3, 32, 32), (16, 32), 10), (X, ya), (Xt, yb), image=(3, 32, 32))
 
-TASKS = {n: f'gpt_kit.released:{n}' for n in ('mnist', 'cifar10')}   # what the released networks were trained for
+TASKS = dict(mnist='gpt_kit.released:mnist', cifar10='gpt_kit.released:cifar10', cartpole='cartpole-paper')   # what the released networks were trained for
 
 # %% ../nbs/26_released.ipynb #import
 RELEASED = dict(                 # G.pt, Table 1: attention heads, scale, best prompt
@@ -170,7 +170,7 @@ def import_model(
     path, out = Path(path), Path(out or Path(path).with_suffix('.safetensors'))
     if path.stem in RELEASED:
         name, *what = path.stem.split('_')
-        task, metric = task or TASKS.get(name, name), metric or (what or ['return'])[0]
+        task, metric = task or TASKS[name], metric or (what or ['return'])[0]
         heads, scale, best = (given if given is not None else known for given, known in zip((heads, scale, best), RELEASED[path.stem]))
     if missing := [n for n, v in dict(task=task, metric=metric, heads=heads, scale=scale, best=best).items() if v is None]:
         raise ValueError(f"the name {path.name} does not tell a released model's {', '.join(missing)}, so give {', '.join('--' + m for m in missing)}, or call it as it was: {', '.join(f'{n}.pt' for n in RELEASED)}")

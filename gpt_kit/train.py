@@ -134,7 +134,8 @@ class Plan:
     lr:float = 3e-3           # greatest learning rate
     warmup:int = 50           # steps to get there
     weight_decay:float = .1   # of linear layers' matrices
-    clip:float = 1.           # greatest norm of a gradient
+    clip:float = 1.           # greatest norm of a gradient; inf: any
+    beta2:float = .98         # of AdamW: how slowly squared gradients are forgotten
     ema:float = .995          # greatest decay of the EMA
 
     def rate(self, step:int)->float:
@@ -167,7 +168,7 @@ class State:
         self.generator = torch.Generator().manual_seed(seed)
         decayed = [m.weight for m in self.model.modules() if isinstance(m, nn.Linear)]
         others = [p for p in self.model.parameters() if all(p is not d for d in decayed)]
-        self.optimizer = torch.optim.AdamW([dict(params=decayed, weight_decay=plan.weight_decay), dict(params=others, weight_decay=0.)], lr=plan.lr, betas=(.9, .98), fused=True)
+        self.optimizer = torch.optim.AdamW([dict(params=decayed, weight_decay=plan.weight_decay), dict(params=others, weight_decay=0.)], lr=plan.lr, betas=(.9, plan.beta2), fused=True)
 
     def tensors(self)->dict:
         "All of it as named tensors."
