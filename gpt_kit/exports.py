@@ -16,6 +16,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from .store import Store, write_whole
+from .tasks import n_inputs
 from .weights import Layout, as_module
 
 # %% ../nbs/28_exports.ipynb #network
@@ -23,10 +24,9 @@ def onnx_bytes(row:Tensor, layout:Layout)->bytes: # (D,)
     "A network and its computation as ONNX. Raises ValueError when onnx is not installed."
     try: import onnx, onnxscript
     except ImportError as e: raise ValueError(f"writing ONNX needs {e.name}, which is not installed; install it with: pip install onnx onnxscript") from e
-    n_in = layout.layers[0][1] if layout.layers[0][0] == 'Linear' else int(np.prod(layout.layers[0][1:]))
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')                         # of what PyTorch will do otherwise some day
-        program = torch.onnx.export(as_module(row, layout).eval(), (torch.zeros(2, n_in),), dynamo=True, verbose=False,
+        program = torch.onnx.export(as_module(row, layout).eval(), (torch.zeros(2, n_inputs(layout.layers)),), dynamo=True, verbose=False,
                                     input_names=['input'], output_names=['logits'], dynamic_shapes=({0: torch.export.Dim('batch')},))
     out = io.BytesIO()
     program.save(out)

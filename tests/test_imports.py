@@ -11,7 +11,7 @@ from gpt_kit import imports
 from gpt_kit.cli import main
 from gpt_kit.imports import Recorder, import_folder, import_lmdb, trainer_callback
 from gpt_kit.store import Store
-from gpt_kit.tasks import Task, classification, mlp
+from gpt_kit.tasks import Task, classification, mlp, task_named
 from gpt_kit.weights import Layout, measure
 
 GOLDEN = Path(__file__).parent/'golden'
@@ -175,6 +175,8 @@ def test_policies(tmp_path):
     assert store.D == 1249 and list(store.metrics) == ['test_return'] and not store.metrics['test_return']['minimize']
     assert (store.rows([1], [3])[0].numpy() == w.weights['000001/it00003.pt'][1:]).all() and store.steps[1].tolist() == [0, 1, 2, 3, 4]
     assert load_file(store.path/'shard-00000.safetensors')['log_std'][1, 3, 0] == w.weights['000001/it00003.pt'][0]
+    all_ = import_lmdb(w.folder, tmp_path/'paper', task_named('cartpole-paper'), progress=False)
+    assert all_.D == 1250 and (all_.rows([1], [3])[0].numpy() == w.weights['000001/it00003.pt']).all()
 
 def test_an_imported_store_is_a_store(kit, tmp_path):
     "A model is trained on it; a collection does not go on with it, and says how to."

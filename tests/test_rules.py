@@ -15,7 +15,7 @@ ALLOWED = dict(
     widgets='collect draw evaluate landscape live model prompt store tasks train weights', views='draw landscape live prompt tasks weights widgets',
     train='diffusion store symmetry weights', prompt='weights diffusion', evaluate='tasks weights collect symmetry prompt', batch='store', report='store',
     datasets='tasks collect', cartpole='tasks weights collect', presets='tasks weights collect symmetry train datasets cartpole',
-    imports='tasks weights store', released='tasks weights store model datasets', exports='weights store', cluster='tasks collect train',
+    imports='tasks weights store', released='tasks weights store model datasets', exports='tasks weights store', cluster='tasks collect train',
     cli='presets tasks weights store collect symmetry tokens diffusion model train prompt evaluate batch report imports released exports cluster')
 CORE = ['tasks', 'weights', 'diffusion', 'tokens', 'model']    # never draw, print, or touch a path
 HEAVY = ['gymnasium', 'plotly', 'ipywidgets', 'pandas', 'sklearn', 'matplotlib', 'papermill', 'nbconvert']
