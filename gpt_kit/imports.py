@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['SHARD_BYTES', 'METRICS', 'SUFFIXES', 'Damaged', 'Run', 'Incoming', 'bring_in', 'open_lmdb', 'read_runs_json',
-           'key_moment', 'read_released', 'lmdb_folders', 'import_lmdb', 'state_row', 'read_table', 'number_in',
-           'read_folder_run', 'task_values', 'import_folder', 'Recorder', 'trainer_callback']
+           'metrics_of', 'key_moment', 'read_released', 'lmdb_folders', 'import_lmdb', 'state_row', 'read_table',
+           'number_in', 'read_folder_run', 'task_values', 'import_folder', 'Recorder', 'trainer_callback']
 
 # %% ../nbs/25_imports.ipynb #imports
 import csv
@@ -139,38 +139,49 @@ def read_runs_json(
     if not runs or not all(isinstance(r, dict) and r.get('checkpoints') for r in runs.values()): raise Damaged(f"{file} lists no checkpoints")
     return runs
 
+def metrics_of(runs:dict)->list: # as `read_runs_json` gives them
+    "Which metrics the first checkpoint has, in their names. Raises Damaged when it has none that we know."
+    first = next(iter(next(iter(runs.values()))['checkpoints'].values()))
+    if names := [n for n in METRICS if isinstance(first, dict) and n in first]: return names
+    raise Damaged(f"its runs.json has none of the metrics {', '.join(METRICS)}")
+
 def key_moment(key:str)->tuple: # (epoch, iteration) of 'run/epEEE_itIIIII.pt', or (0, round) of 'run/itIIIII.pt'
     "When a checkpoint was taken."
     m = re.search(r'(?:ep(\d+)_)?it(\d+)\.pt$', key)
     if not m: raise Damaged(f"key {key!r} names no iteration, as in run/ep003_it00117.pt")
     return int(m[1] or 0), int(m[2])
 
+def _floats(data): # bytes -> (n,)
+    if len(data) % 4: raise Damaged(f"a value of {len(data)} bytes holds no whole number of float32")
+    return np.frombuffer(data, np.float32)
+
 def read_released(
     env,                  # an lmdb.Environment
     about:dict,           # the run's part of `runs.json`
     layout:Layout,
+    names:list,           # of the metrics, theirs
     per_epoch:int=0,      # iterations in an epoch, at least as many as the keys tell of
 )->Run:
     "One run. Raises Damaged when a page or a value is; ValueError when it has another architecture than the layout."
     import lmdb
     at = sorted((key_moment(k), k) for k in about['checkpoints'])
     per_epoch = max(per_epoch, *(it for (_, it), _ in at))
-    sizes, names = list(layout.sizes.values()), [n for n in METRICS if n in about['checkpoints'][at[0][1]]]
+    sizes = list(layout.sizes.values())
     try:
         with env.begin(buffers=True) as t:
             found = [(t.get(k.encode()), t.get(f'{k}_arch'.encode())) for _, k in at]
             if missing := [k for (_, k), f in zip(at, found) if None in f]: raise Damaged(f"{missing[0]} is not in the database")
-            arch = np.frombuffer(found[0][1], np.float32).astype(int).tolist()
+            arch = _floats(found[0][1]).astype(int).tolist()
             more = int(arch == [1, *sizes])                                          # the log of the noise on a policy's actions
             if arch[more:] != sizes: raise ValueError(f"{at[0][1]} has parameters of {arch} numbers, but the task's layout has {sizes}; choose the --task that these networks are for")
             if bad := [k for (_, k), (v, a) in zip(at, found) if len(v) != 4*sum(arch) or a != found[0][1]]: raise Damaged(f"{bad[0]} has another size than {at[0][1]}")
-            rows = np.stack([np.frombuffer(v, np.float32) for v, _ in found])           # (S, D), or one more in front
+            rows = np.stack([_floats(v) for v, _ in found])                             # (S, D), or one more in front
     except lmdb.Error as e: raise Damaged(f"its database is corrupt ({e})") from e
     low, high = (about.get('metadata', {}).get(f'{m}_parameter_val') for m in ('min', 'max'))
     if low is not None and high is not None and np.isfinite(rows).all() and (rows.min() < low - 1e-6*abs(low) or rows.max() > high + 1e-6*abs(high)):
         raise Damaged(f"its weights go from {rows.min():.4g} to {rows.max():.4g}, and runs.json says {low:.4g} to {high:.4g}")
-    try: values = np.array([[about['checkpoints'][k][n] for n in names] for _, k in at], np.float64)
-    except (KeyError, TypeError, ValueError) as e: raise Damaged(f"runs.json lacks a metric of one of its checkpoints ({e})") from e
+    try: values = np.array([[float(about['checkpoints'][k][n]) for n in names] for _, k in at])
+    except (KeyError, TypeError, ValueError) as e: raise Damaged(f"its runs.json lacks a metric of one of its checkpoints ({e})") from e
     return Run(rows[:, more:], [epoch*per_epoch + it for (epoch, it), _ in at], values, dict(log_std=rows[:, :1]) if more else {})
 
 # %% ../nbs/25_imports.ipynb #import-lmdb
@@ -195,10 +206,10 @@ def import_lmdb(
     per_epoch = 0 if task.game else max(1, len(task.train[1])//128)                     # the authors' batch; what is left of an epoch is dropped
     again = f"gpt-kit import gpt-lmdb {folder} {path} --task {task.name}"
     for f in folders:
-        try: metrics = [METRICS[n] for n in METRICS if n in next(iter(next(iter(read_runs_json(f).values()))['checkpoints'].values()))]; break
+        try: theirs = metrics_of(read_runs_json(f)); break
         except Damaged as e: why = e
     else: raise ValueError(f"no run could be imported, the last because {why}")
-    store = Incoming(path, task, 'gpt-lmdb', metrics, again, **kw)
+    store = Incoming(path, task, 'gpt-lmdb', [METRICS[n] for n in theirs], again, **kw)
 
     def damaged(why): raise why
     def runs():
@@ -206,7 +217,7 @@ def import_lmdb(
             if store.names >= {f.name} or store.names >= set(f.name.split('_')): yield from ((n, None) for n in f.name.split('_')); continue
             try: about, env = read_runs_json(f), open_lmdb(f)
             except Damaged as e: yield f.name, lambda e=e: damaged(e); continue
-            with env: yield from ((name, lambda a=a: read_released(env, a, layout, per_epoch)) for name, a in about.items())
+            with env: yield from ((name, lambda a=a: read_released(env, a, layout, theirs, per_epoch)) for name, a in about.items())
     return bring_in(store, runs(), sum(len(f.name.split('_')) for f in folders), progress)
 
 # %% ../nbs/25_imports.ipynb #folder
@@ -273,7 +284,7 @@ def import_folder(
     if not folder.is_dir(): raise ValueError(f"there is no folder {folder}")
     runs = {}
     for f in sorted(folder.rglob('*')):
-        if f.suffix in SUFFIXES: runs.setdefault(f.parent.relative_to(folder).as_posix().replace('.', folder.name) if f.parent == folder else f.parent.relative_to(folder).as_posix(), []).append(f)
+        if f.suffix in SUFFIXES: runs.setdefault(folder.name if f.parent == folder else f.parent.relative_to(folder).as_posix(), []).append(f)
     file = Path(metrics) if metrics else next((folder/n for n in ('metrics.csv', 'metrics.json') if (folder/n).exists()), None)
     if file and not file.exists(): raise ValueError(f"there is no file {file}")
     table, names = read_table(file) if file else None, [f'{s}_{m}' for s in ('test', 'train') for m in task.metrics]

@@ -161,6 +161,14 @@ def test_another_architecture(kit, tmp_path):
     code, out, said = kit('import', 'gpt-lmdb', 'source', 'store', '--task', 'digits')
     assert code == 1 and 'choose the --task' in said[0]
 
+def test_runs_json_without_a_metric(tmp_path):
+    w = Writer(tmp_path/'source', 3)
+    for n in 'abc': w([n])
+    file = w.folder/'b/runs.json'; file.write_text(file.read_text().replace('avg_train_err', 'other', 1))
+    file = w.folder/'c/runs.json'; file.write_text(file.read_text().replace('c/ep000_it00001.pt', 'c/nonsense.pt'))
+    with pytest.warns(UserWarning) as told: assert import_lmdb(tmp_path/'source', tmp_path/'store', tiny(), progress=False).R == 1
+    assert ["lacks a metric" in str(told[0].message), "names no iteration" in str(told[1].message)] == [True, True]
+
 def test_runs_of_another_length(tmp_path):
     w, short = Writer(tmp_path/'source', 6), Writer(tmp_path/'source', 4)
     w(['a']); short(['b'])
