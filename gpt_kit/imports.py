@@ -12,7 +12,8 @@ import csv
 import json
 import re
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
+from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
@@ -93,16 +94,17 @@ class Incoming:
 
 def bring_in(
     store:Incoming,
-    runs:Iterator,        # (name, function that reads the Run or raises Damaged); those that are there are not read
+    runs:Generator,       # (name, function that reads the Run or raises Damaged); those that are there are not read
     n:int|None=None,      # how many there will be, for the bar
     progress:bool=True,   # show a bar
 )->Store:
     "Fill a store. Warns about each run that is left out; raises ValueError when none is left."
     left_out = {}
-    for name, read in tqdm(runs, total=n, unit='run', desc='import', disable=not progress):
-        if name in store.names: continue
-        try: store.add(name, read())
-        except Damaged as e: left_out[name] = str(e)
+    with closing(runs):                                             # what it has open, whatever happens
+        for name, read in tqdm(runs, total=n, unit='run', desc='import', disable=not progress):
+            if name in store.names: continue
+            try: store.add(name, read())
+            except Damaged as e: left_out[name] = str(e)
     if not store.names: raise ValueError(next((f"no run could be imported, the first because {why}" for why in left_out.values()), "no runs were found"))
     for name, why in left_out.items(): warnings.warn(f"run {name} is left out: {why}", stacklevel=2)
     store.index['left_out'] = left_out
