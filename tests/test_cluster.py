@@ -28,7 +28,10 @@ def ray():
     "Ray with two workers, for both tests."
     from gpt_kit.cluster import start_ray
     os.environ['PYTHONPATH'] = os.pathsep.join([str(ROOT), os.environ.get('PYTHONPATH', '')])
-    ray, stop = start_ray(2)
+    try: ray, stop = start_ray(2)
+    except ValueError as e:                        # its processes have 15 seconds to start, which four at work on each core take away
+        if os.getloadavg()[0] < 1.5*os.cpu_count(): raise
+        pytest.skip(f"this machine is too busy to start Ray ({e})")
     yield ray
     stop()
 
@@ -40,6 +43,23 @@ def at_work():
         except psutil.Error: continue
         if name.startswith('ray::') and 'shard' in name: found.append(p)
     return found
+
+class BackToFront:
+    "Stands in for Ray where only the order matters: of what is under way, the last is ready first."
+    class exceptions: RayTaskError, RayError = type('RayTaskError', (Exception,), {}), type('RayError', (Exception,), {})
+    put = get = staticmethod(lambda x: x() if callable(x) else x)
+    wait = staticmethod(lambda under_way: (under_way[-1:], under_way[:-1]))
+    def remote(self, **options):
+        assert options['max_retries'] > 0
+        return lambda f: type('Task', (), dict(remote=staticmethod(lambda *a: lambda: f(*a))))
+
+def test_the_order_of_shards_changes_nothing(one_process, tmp_path, monkeypatch):
+    "Whatever comes first, files and index are the same, byte for byte."
+    from gpt_kit import cluster
+    n = torch.get_num_threads()
+    monkeypatch.setattr(cluster, 'start_ray', lambda cpus: (BackToFront(), lambda: None))
+    try: assert contents(collect(digits(), tmp_path/'store', RUNS, RECIPE, progress=False, each=on_ray(3)).path) == one_process
+    finally: torch.set_num_threads(n)
 
 @pytest.mark.slow
 def test_two_workers_give_the_same_store(ray, one_process, tmp_path):
