@@ -120,7 +120,7 @@ def plan():
         speed = get(f'gpu: training {name}', 'tera_per_second') or get(f'gpu: training {like}', 'tera_per_second')
         collecting = f"{p.runs/rate:.0f} core h" if rate else 'open'
         training_ = f"{needs(model, p.plan, p.best_at)['flops']/speed/1e12/3600:.0f} GPU h" if speed else 'open'
-        print(f"{name:16}{gb:6.0f} GB{collecting:>14}{training_:>14}   gpt-kit collect STORE --preset {name} --ray 64\n{'':56}accelerate launch --num_processes 8 --mixed_precision bf16 -m gpt_kit.cli train STORE MODEL.safetensors --preset {name}")
+        print(f"{name:16}{gb:6.0f} GB{collecting:>14}{training_:>14}   gpt-kit collect STORE --preset {name} --ray 64\n{'':56}accelerate launch --num_processes {next(k for k in (8, 5, 1) if p.plan.batch % k == 0)} --mixed_precision bf16 -m gpt_kit.cli train STORE MODEL.safetensors --preset {name}")
     if not get('gpu: matrix peak, bf16', 'tera_per_second'): print("GPU figures are open: no GPU was measured here (python bench/gpu.py on a machine with one fills them in)")
 
 
