@@ -5,7 +5,7 @@ BIN = .venv/bin
 READY = .venv/.setup-done
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lab bench clean
+.PHONY: help setup run test lab bench worlds clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s%s\n", $$1, $$2}' Makefile
@@ -35,6 +35,9 @@ lab: $(READY) ## JupyterLab on the lessons, for this machine alone
 
 bench: $(READY) ## beside the fastest plain PyTorch; a table, and build/bench.json
 	@$(BIN)/python bench/run.py
+
+worlds: $(READY) ## collect and train every world, ask unseen starts; about an hour; a table, and build/worlds.json
+	@$(BIN)/python bench/worlds.py
 
 clean: ## delete what was made (build/, collected and cached data); says how much that gives back
 	@set -- build data/stores data/cache; size=$$(du -skc "$$@" 2>/dev/null | tail -1 | cut -f1); \

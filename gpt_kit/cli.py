@@ -34,7 +34,7 @@ from .prompt import Prompter, recursive
 from .released import TASKS, import_model, restore
 from .store import Store, read_json, read_network, read_tensors, shard_fault, write_whole
 from .tasks import task_named
-from .train import Alone, device_named, diffusion_loss, draw_pairs, load_model, prepare, train_gpt
+from .train import Alone, device_named, diffusion_loss, draw_pairs, load_model, metric_scale, prepare, train_gpt
 from .weights import measure
 
 # %% ../nbs/15_cli.ipynb #command
@@ -148,7 +148,7 @@ def train(
     p, there = preset_named(preset) if preset else None, Store(store).verify()
     layers, some = there.layout.layers, lambda **kw: {k: v for k, v in kw.items() if v is not None}
     data = prepare(there, f'test_{metric}' if metric else f'test_{p.metric}' if p else next(m for m in there.metrics if m.startswith('test_')))
-    sizes = dict(metric_scale=data.values[:, 0].mean().item()) | (p.model if p else usual_model(layers, tokens or 'neuron')) | some(tokens=tokens, width=width, depth=depth, heads=heads, condition=condition)
+    sizes = dict(metric_scale=metric_scale(data)) | (p.model if p else usual_model(layers, tokens or 'neuron')) | some(tokens=tokens, width=width, depth=depth, heads=heads, condition=condition)
     plan, draw = replace(p.plan if p else usual_plan(layers, sizes['tokens']), **some(steps=steps, batch=batch, lr=lr)), draw or (p.draw if p else 'even')
     torch.manual_seed(seed)
     model = GPT(layers, **sizes).to(device)

@@ -63,7 +63,8 @@ def usual_model(
 )->dict:                   # what to ask of GPT
     "The sizes that we train with."
     deep = tokens == 'neuron' and len(hidden_groups(Layout(layers))) > 1
-    return dict(tokens=tokens, depth=4, condition='adaptive', **(dict(width=128, heads=4) if deep else dict(width=192, heads=6)))
+    edges = dict(width=128, heads=4, edge_width=32 if any(kind == 'Conv2d' for kind, *_ in layers) else 16)     # an edge is a weight, or a kernel of nine
+    return dict(tokens=tokens, depth=4, condition='adaptive', **(edges if deep else dict(width=192, heads=6)))
 
 def usual_plan(
     layers:list,           # of the networks

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['ACTIVATIONS', 'ONLY', 'MAKE', 'CLASSIFICATION', 'SHORT', 'Metric', 'cross_entropy', 'error_percent', 'LogStd',
-           'layer_shapes', 'n_inputs', 'read_layers', 'build_net', 'layers_text', 'uniform_start', 'as_labels', 'Task',
-           'classification', 'mlp', 'digits', 'cnn', 'digits_cnn', 'task_named']
+           'layer_shapes', 'n_inputs', 'read_layers', 'build_net', 'layers_text', 'uniform_start', 'kaiming_start',
+           'as_labels', 'Task', 'classification', 'mlp', 'digits', 'cnn', 'digits_cnn', 'task_named']
 
 # %% ../nbs/01_tasks.ipynb #imports
 import hashlib, importlib, json, math
@@ -188,6 +188,14 @@ def uniform_start(
     "PyTorch's default start, U(-1/sqrt(fan_in), 1/sqrt(fan_in)) (G.pt, Section 4.3)."
     return (torch.rand(shape, generator=generator)*2 - 1)/fan_in**.5
 
+def kaiming_start(
+    shape:tuple,                # of one weight matrix or bias
+    fan_in:int,                 # inputs of each neuron
+    generator:torch.Generator,  # where the randomness comes from
+)->Tensor:                      # of that shape
+    "Weights that keep the size of signals through ReLUs, U(-sqrt(6/fan_in), sqrt(6/fan_in)); biases 0 (He et al. 2015)."
+    return torch.zeros(shape) if len(shape) == 1 else uniform_start(shape, fan_in, generator)*6**.5
+
 # %% ../nbs/01_tasks.ipynb #task
 CLASSIFICATION = {m.name: m for m in (Metric('loss', 'nats', cross_entropy), Metric('error', '%', error_percent))}
 
@@ -256,6 +264,7 @@ def classification(
     n_test:int|None=None,         # images to measure on (default: all others); what is left is the second test set
     seed:int=0,                   # of the shuffle
     image:tuple|None=None,        # (channels, height, width) of an input that is a picture
+    start:Callable=uniform_start, # as for `Task`
 )->Task:                          # inputs centred on the mean training input, and divided by one standard deviation
     "A classification task from one data set, split once and for all."
     X, y = torch.as_tensor(X, dtype=torch.float32), as_labels(name, y)
@@ -266,7 +275,7 @@ def classification(
     mean = X[a].mean(0)
     std = (X[a] - mean).std()
     X = (X - mean)/std
-    return Task(name, net, (X[a], y[a]), (X[b], y[b]), (X[c], y[c]) if len(c) else None, image=image, offset=mean/std)
+    return Task(name, net, (X[a], y[a]), (X[b], y[b]), (X[c], y[c]) if len(c) else None, image=image, start=start, offset=mean/std)
 
 # %% ../nbs/01_tasks.ipynb #digits
 def mlp(
@@ -295,9 +304,9 @@ def cnn(
     return build_net([['Image', *image], *conv(image[0], a, 2), *conv(a, b, 1), ['AdaptiveAvgPool2d', 1], ['Flatten'], ['Linear', b, n_out, True]])
 
 def digits_cnn()->Task:
-    "scikit-learn's digits, split as in `digits`, with a convolutional network."
+    "scikit-learn's digits, split as in `digits`, with a convolutional network and larger weights to start with."
     X, y = load_digits(return_X_y=True)
-    return classification('digits-cnn', X, y, cnn((1, 8, 8), (8, 16), 10), n_train=1000, n_test=500, image=(1, 8, 8))
+    return classification('digits-cnn', X, y, cnn((1, 8, 8), (8, 16), 10), n_train=1000, n_test=500, image=(1, 8, 8), start=kaiming_start)
 
 # %% ../nbs/01_tasks.ipynb #task-named
 SHORT = {'mnist': 'gpt_kit.datasets:mnist', 'cifar10': 'gpt_kit.datasets:cifar10', 'cartpole': 'gpt_kit.cartpole:cartpole',

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['DRAWS', 'Data', 'prepare', 'draw_paper', 'draw_even', 'Pairs', 'draw_pairs', 'diffusion_loss', 'Plan', 'device_named',
-           'State', 'Report', 'Alone', 'train', 'save_state', 'resume', 'fit', 'train_gpt', 'store_best', 'save_model',
-           'load_model']
+           'State', 'Report', 'Alone', 'train', 'save_state', 'resume', 'fit', 'train_gpt', 'metric_scale',
+           'store_best', 'save_model', 'load_model']
 
 # %% ../nbs/09_train.ipynb #imports
 import copy
@@ -298,6 +298,10 @@ def train_gpt(
                                     seconds=state.seconds))
     file.unlink()
     return history
+
+def metric_scale(data:Data)->float:
+    "What metrics should be divided by: the starts' mean, or the best where more is better."
+    return max(data.values[:, 0].mean().item(), store_best(data))
 
 def store_best(data:Data)->float:
     "The best value of the metric among the training runs."

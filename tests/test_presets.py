@@ -5,9 +5,9 @@ from dataclasses import replace
 import psutil, pytest, torch
 
 from gpt_kit.diffusion import linear_schedule
-from gpt_kit.model import GPT
+from gpt_kit.model import GPT, restore
 from gpt_kit.presets import PRESETS, needs
-from gpt_kit.train import Pairs, State, diffusion_loss, train
+from gpt_kit.train import Pairs, State, diffusion_loss, load_model, train
 from gpt_kit.weights import Layout
 
 @pytest.mark.slow   # 7 to 13 GB of memory and half a minute each
@@ -31,3 +31,11 @@ def test_models_of_loss_and_error_are_alike(a, b):
     "So a step of one of them is enough."
     a, b = PRESETS[a], PRESETS[b]
     assert (a.model, a.layers, a.recipe) == (b.model, b.layers, b.recipe) and a.metric != b.metric
+
+def test_as_a_command(gpt_kit, store, tmp_path):
+    "A preset's settings, and what is given beside it goes before."
+    said = gpt_kit('train', store.path, tmp_path/'m.safetensors', '--preset', 'mnist-error', '--steps', 2, '--batch', 2, '--width', 32, '--heads', 4, '--depth', 1)
+    assert said.returncode == 0 and "floating-point operations" in said.stdout, said.stderr
+    info = load_model(tmp_path/'m.safetensors', restore)[1]
+    assert info['config'] | dict(tokens='chunk-1000', condition='tokens', octaves=14, width=32, depth=1) == info['config'] and info['metric']['name'] == 'test_error' and info['draw'] == 'paper'
+    assert info['plan'] | dict(steps=2, batch=2, lr=4e-4, beta2=.95, clip=.75) == info['plan']
