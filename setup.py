@@ -15,7 +15,7 @@ setup(
     author=cfg["author"], license="MIT", python_requires=f">={cfg['min_python']}",
     packages=find_packages(include=["gpt_kit", "gpt_kit.*"]),
     install_requires=cfg["requirements"].split(),
-    extras_require={"dev": cfg["dev_requirements"].split()},
+    extras_require={"dev": cfg["dev_requirements"].split(), "hub": cfg["hub_requirements"].split()},
     entry_points={"console_scripts": [cfg["console_scripts"]], "nbdev": [f"{cfg['lib_name']}={cfg['lib_name']}._modidx:d"]},
     zip_safe=False,
 )
