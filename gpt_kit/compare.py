@@ -158,15 +158,16 @@ def novelty_figure(
     df:pd.DataFrame,   # as `table` makes it
     height:int=460,
 )->Drawing:
-    "Test accuracy against IoU with the nearest original, a point a network (p-diff, Figure 3g)."
+    "Test accuracy against IoU with the nearest original, a point a network, moved by less than a picture so that all are seen (p-diff, Figure 3g)."
     judged, fig, spare = df.attrs['judged'], Drawing([['novelty']], dict(novelty='good and new: up is better, left is newer'), height=height), iter(SPARE*4)
     wrong = judged['originals']['wrong']
     for name, j in judged.items():
         alike = iou(j['wrong'], wrong)
         if name == 'originals' and len(wrong) > 1: alike.fill_diagonal_(-1)
-        at = [round(v, 4) for v in alike.amax(1).tolist()]
+        at, g = alike.amax(1), torch.Generator().manual_seed(len(fig.data))
+        x, y = (v + size*(torch.rand(len(at), generator=g) - .5) for v, size in ((at, .004), (j['test'], 60/wrong.shape[1])))
         symbol, size = dict(originals=('cross', 7), soup=('star', 15)).get(name, ('circle', 6))
-        fig.add('novelty', points(at, j['test'].tolist(), hover=name + ': IoU %{x:.2f}, %{y:.2f} %', name=name, showlegend=True,
+        fig.add('novelty', points(x.tolist(), y.tolist(), hover=name + ': IoU %{x:.2f}, %{y:.1f} %', name=name, showlegend=True,
                                   marker=dict(symbol=symbol, size=size, opacity=.75, color=COLOURS.get(name) or next(spare))))
     fig.axes('novelty', dict(title='similarity: IoU of wrong predictions with the nearest original'), dict(title='test accuracy (%)'))
     fig.layout |= dict(showlegend=True, legend=dict(orientation='h', y=-.22))

@@ -7,7 +7,7 @@ __all__ = ['STACKS', 'NORMS', 'Config', 'AutoEncoder', 'autoencoder_loss', 'Code
            'step_embedding', 'Denoiser', 'PDiff', 'fit_pdiff', 'kde', 'vae_sample', 'training_memory']
 
 # %% ../nbs/13_pdiff.ipynb #imports
-import math, warnings
+import copy, math, warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -301,12 +301,11 @@ def training_memory(
     *inputs:Tensor,   # a batch
 )->float:             # MB
     "What a training step holds: tensors saved for the backward pass, and 16 bytes a parameter."
-    seen = {}
+    seen, model, inputs = {}, copy.deepcopy(model).to('meta'), [x.to('meta') for x in inputs]     # shapes alone: nothing is computed or held
     def keep(t):
-        seen[t.untyped_storage().data_ptr()] = t.untyped_storage().nbytes()
+        seen[t.untyped_storage()._cdata] = t.untyped_storage().nbytes()
         return t
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
         y = model(*inputs) if isinstance(model, Denoiser) else model.decode(model.encode(inputs[0]))
-    del y
-    own = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    own = {p.untyped_storage()._cdata for p in model.parameters()}
     return (sum(n for at, n in seen.items() if at not in own) + 16*sum(p.numel() for p in model.parameters()))/1e6
