@@ -215,8 +215,8 @@ def verdict(
     folder:str|Path|None=None, # also written here
 )->dict:
     "Does a finding of the paper hold here?"
-    found = [bool(v) for v in checks.values()]
-    d = dict(name=name, paper=paper, ours=ours, checks=dict(zip(checks, found)), verdict='holds' if all(found) else 'holds in part' if any(found) else 'does not hold here')
+    found, finite = [bool(v) for v in checks.values()], lambda v: {k: finite(w) for k, w in v.items()} if isinstance(v, dict) else v if v == v else None    # JSON knows no NaN
+    d = dict(name=name, paper=paper, ours=finite(ours), checks=dict(zip(checks, found)), verdict='holds' if all(found) else 'holds in part' if any(found) else 'does not hold here')
     if folder:
         Path(folder).mkdir(parents=True, exist_ok=True)
         write_whole(Path(folder)/f'verdict-{name.lower().replace(" ", "-").replace(".", "")}.json', json.dumps(d, indent=1, ensure_ascii=False).encode())

@@ -1,5 +1,5 @@
 "p-diff: what it refuses and says, what stays as it was, and every table of it at a tiny size."
-import json, pickle, re, warnings
+import json, pickle, re, sys, warnings
 from pathlib import Path
 
 import pytest, torch, torch.nn as nn
@@ -74,6 +74,10 @@ def test_names_that_do_not_exist():
     refused(ValueError, lambda: build('alexnet'), 'resnet18')
     for bad in (Config(latent=4, layers='rnn'), Config(latent=4, norm='spectral')): refused(ValueError, lambda: Codec(torch.randn(5, 20), bad), 'use one of')
     refused(ValueError, lambda: fit_pdiff(torch.randn(5, 20), TINY).sample(2, solver='euler'), 'euler')
+
+def test_without_transformers(monkeypatch):
+    monkeypatch.setitem(sys.modules, 'transformers', None)
+    refused(ValueError, lambda: build('vit'), 'transformers', "pip install 'gpt_kit[hub]'")
 
 def test_destroyed_reconstruction_is_said():
     rows = torch.randn(5, 20)
