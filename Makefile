@@ -5,7 +5,7 @@ BIN = .venv/bin
 READY = .venv/.setup-done
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lab bench figures-pdiff clean
+.PHONY: help setup run test lab bench figures-pdiff worlds clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s%s\n", $$1, $$2}' Makefile
@@ -39,6 +39,9 @@ bench: $(READY) ## beside the fastest plain PyTorch; a table, and build/bench.js
 figures-pdiff: $(READY) ## the tables of p-diff at our size, each with a verdict; interrupt it when you like
 	@$(BIN)/gpt-kit run nbs/figures/pdiff_*.ipynb --out build/figures
 	@$(BIN)/python -c "import json, pathlib; [print(f\"{d['verdict']:20} {d['name']:9} {d['paper']}\") for d in map(json.loads, map(pathlib.Path.read_text, sorted(pathlib.Path('build/pdiff').glob('verdict-*.json'))))]"
+
+worlds: $(READY) ## collect and train every world, ask unseen starts; about an hour; a table, and build/worlds.json
+	@$(BIN)/python bench/worlds.py
 
 clean: ## delete what was made (build/, collected and cached data); says how much that gives back
 	@set -- build data/stores data/cache; size=$$(du -skc "$$@" 2>/dev/null | tail -1 | cut -f1); \

@@ -16,7 +16,7 @@ from gpt_kit.evaluate import optimizer_grid, prompt_alignment, unseen_starts
 from gpt_kit.model import GPT, restore
 from gpt_kit.prompt import Prompter
 from gpt_kit.tasks import digits
-from gpt_kit.train import Plan, State, diffusion_loss, draw_pairs, load_model, prepare, train, train_gpt
+from gpt_kit.train import Plan, State, diffusion_loss, draw_pairs, load_model, metric_scale, prepare, train, train_gpt
 from gpt_kit.diffusion import linear_schedule
 from gpt_kit.weights import measure
 
@@ -43,7 +43,7 @@ def trained(metric, tokens, condition, seed, plan):
     "Train from random weights and ask."
     data = prepare(store(), f'test_{metric}')
     torch.manual_seed(seed)
-    model = GPT(data.store.layout.layers, tokens, condition=condition, metric_scale=data.values[:, 0].mean().item())
+    model = GPT(data.store.layout.layers, tokens, condition=condition, metric_scale=metric_scale(data))
     file = BUILD/'bench'/f'{metric}-{tokens}-{seed}.safetensors'
     t = time.perf_counter()
     train_gpt(model, data, plan, file, seed, progress=False, every=10**9)

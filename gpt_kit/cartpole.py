@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['POLICY', 'PAPER', 'carts', 'resets', 'orthogonal_start', 'seen', 'act', 'play', 'rollout', 'advantages', 'mean_of',
-           'objective', 'Game', 'ppo_gradient', 'ppo', 'mean_return', 'cartpole', 'film']
+           'objective', 'Game', 'ppo_gradient', 'ppo', 'mean_return', 'cartpole', 'cartpole_paper', 'film']
 
 # %% ../nbs/22_cartpole.ipynb #imports
 import io, math, os
@@ -239,8 +239,15 @@ def cartpole(
     game:Game=Game(),
 )->Task:
     "CartPole with a policy 4-32-32-1, 1,249 weights, judged by its mean return."
+    return _policies('cartpole', POLICY, game)
+
+def cartpole_paper()->Task:
+    "The same with the paper's Gaussian policy, 1,250 weights, and its amount of play. Its mean decides for left or right as a logit does; its deviation is carried along."
+    return _policies('cartpole-paper', [['LogStd', 1], *POLICY], PAPER)
+
+def _policies(name, layers, game):
     episodes = lambda first: (resets(game.name, range(first, first + 16)), torch.zeros(16))
-    return Task('cartpole', build_net(POLICY), episodes(32), episodes(0), episodes(16), metrics={'return': Metric('return', 'steps', None, minimize=False)}, start=orthogonal_start, game=game)
+    return Task(name, build_net(layers), episodes(32), episodes(0), episodes(16), metrics={'return': Metric('return', 'steps', None, minimize=False)}, start=orthogonal_start, game=game)
 
 # %% ../nbs/22_cartpole.ipynb #film
 def _shots(layout, row, begin, name, every, n): # n pictures (h, w, 3) of one policy, `every` steps apart

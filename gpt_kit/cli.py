@@ -8,12 +8,12 @@ __all__ = ['COMMANDS', 'command', 'usage', 'one_line', 'main', 'megabytes', 'dur
 
 # %% ../nbs/15_cli.ipynb #imports
 import argparse
-import copy
 import os
+import statistics
 import sys
 import time
 import warnings
-from dataclasses import replace
+from dataclasses import asdict, replace
 from json import dumps
 from pathlib import Path
 
@@ -26,10 +26,11 @@ from .collect import collect as collect_store, estimate, usual_recipe
 from .diffusion import linear_schedule
 from .evaluate import optimizer_grid, prompt_alignment, unseen_starts
 from .model import GPT, restore
+from .presets import needs, preset_named, said, usual_model, usual_plan
 from .prompt import Prompter, recursive
 from .store import Store, read_json, read_network, read_tensors, shard_fault, write_whole
 from .tasks import task_named
-from .train import Plan, State, device_named, diffusion_loss, draw_pairs, load_model, prepare, train as train_steps, train_gpt
+from .train import device_named, diffusion_loss, draw_pairs, load_model, metric_scale, prepare, train_gpt
 from .weights import as_module, measure
 
 # %% ../nbs/15_cli.ipynb #command
@@ -87,7 +88,8 @@ def duration(
 @command
 def collect(
     path:str,             # folder of the store; made, or gone on with
-    task:str=None,        # 'digits' (default), 'digits-WIDTH-WIDTH...', 'cartpole' or 'module:function' for your own
+    task:str=None,        # 'digits' (default), 'digits-WIDTH-WIDTH...', 'digits-cnn', 'cartpole' or 'module:function' for your own
+    preset:str=None,      # one of the paper's data sets, such as 'mnist-loss'; what you give beside it goes before
     runs:int=None,        # networks to train (default: 4096)
     saves:int=None,       # checkpoints to keep of each (default: 64)
     epochs:int=None,      # passes over the training set (default: 40), or rounds of a game
@@ -97,7 +99,9 @@ def collect(
     seed:int=None,        # of the collection (default: 0)
 ):
     "Train many small networks and keep their checkpoints."
-    there = read_json(Path(path)/'index.json') if (Path(path)/'index.json').exists() else dict(task='digits', n_runs=4096, seed=0, recipe={}, shards={})
+    p = preset_named(preset) if preset else None
+    fresh = dict(task=p.task if p else 'digits', n_runs=p.runs if p else 4096, seed=0, recipe=asdict(p.recipe) if p else {}, shards={})
+    there = read_json(Path(path)/'index.json') if (Path(path)/'index.json').exists() else fresh
     given = {k: v for k, v in dict(n_saves=saves, epochs=epochs, spacing=spacing, optimizer=optimizer, lr=lr).items() if v is not None}
     t = task_named(task or there['task'])
     recipe = replace(usual_recipe(t), **there['recipe'] | given)
@@ -115,40 +119,49 @@ def collect(
 def train(
     store:str,                  # folder of checkpoints, as `gpt-kit collect` makes it
     out:str,                    # the model's file, .safetensors
-    metric:str='loss',          # what to prompt it with: 'loss' or 'error'
-    tokens:str='neuron',        # 'neuron', 'layer' or 'chunk-256'
-    width:int=192,              # of a token, a multiple of heads
-    depth:int=4,                # transformer blocks
-    heads:int=6,                # attention heads
-    condition:str='adaptive',   # how it is told the prompt: 'adaptive' LayerNorm or 'tokens' as in the paper
-    steps:int=Plan.steps,       # training steps
-    batch:int=Plan.batch,       # pairs of checkpoints in each
-    lr:float=Plan.lr,           # greatest learning rate
-    draw:str='even',            # pairs of checkpoints: 'even' over the metric or 'paper'
+    metric:str=None,            # what to prompt it with: 'loss', 'error', 'return' (default: the task's first)
+    preset:str=None,            # sizes and rates of one of the paper's models, such as 'mnist-loss'; what you give beside it goes before
+    tokens:str=None,            # 'neuron' (default), 'layer' or 'chunk-256'
+    width:int=None,             # of a token, a multiple of heads (default: 192, or 128 for several hidden layers)
+    depth:int=None,             # transformer blocks (default: 4)
+    heads:int=None,             # attention heads (default: 6, or 4)
+    condition:str=None,         # how it is told the prompt: 'adaptive' LayerNorm (default) or 'tokens' as in the paper
+    steps:int=None,             # training steps (default: 2000, or 4500)
+    batch:int=None,             # pairs of checkpoints in each (default: 32, or 16)
+    lr:float=None,              # greatest learning rate (default: 0.003)
+    draw:str=None,              # pairs of checkpoints: 'even' over the metric (default) or 'paper'
     power:float=2.,             # of 'even': how much good networks are favoured, 1 not at all
     seed:int=0,                 # of weights, pairs and noise
     device:str='cpu',           # 'cpu', 'cuda' or 'mps'
 ):
     "Train a model of the networks in a store."
     device_named(device)
-    if draw not in ('even', 'paper'): raise ValueError(f"draw is 'even' or 'paper', not {draw!r}")
+    if draw not in (None, 'even', 'paper'): raise ValueError(f"draw is 'even' or 'paper', not {draw!r}")
     if Path(out).suffix != '.safetensors': raise ValueError(f"a model's file ends in .safetensors, and {out} does not")
-    data, plan = prepare(Store(store).verify(), f'test_{metric}'), Plan(steps=steps, batch=batch, lr=lr)
+    p, there = preset_named(preset) if preset else None, Store(store).verify()
+    layers, some = there.layout.layers, lambda **kw: {k: v for k, v in kw.items() if v is not None}
+    data = prepare(there, f'test_{metric}' if metric else f'test_{p.metric}' if p else next(m for m in there.metrics if m.startswith('test_')))
+    sizes = dict(metric_scale=metric_scale(data)) | (p.model if p else usual_model(layers, tokens or 'neuron')) | some(tokens=tokens, width=width, depth=depth, heads=heads, condition=condition)
+    plan, draw = replace(p.plan if p else usual_plan(layers, sizes['tokens']), **some(steps=steps, batch=batch, lr=lr)), draw or (p.draw if p else 'even')
     torch.manual_seed(seed)
-    model = GPT(data.store.layout.layers, tokens, width, depth, heads, condition, metric_scale=data.values[:, 0].mean().item())
-    n, per_step = sum(p.numel() for p in model.parameters()), seconds_per_step(model, data, plan, draw, device)
+    model = GPT(layers, **sizes).to(device)
     file = Path(out).with_suffix('.training.safetensors')
     done = read_tensors(file, 'training')[1]['step'] if file.exists() else 0
-    print(f"{n/1e6:.2f} M parameters, {len(data.runs)} runs{f' ({data.dropped} dropped)' if data.dropped else ''}; {steps - done} steps{f' more of {steps}' if done else ''}: about {duration(per_step*(steps - done))}; "
-          f"{out} will be {megabytes(n*2)}, and its state {megabytes(n*16)} until it is done")
-    history = train_gpt(model, data, plan, out, seed, draw, power, device=device)
+    left, n = plan.steps - done, needs(model, plan)
+    print(f"{len(data.runs)} runs{f' ({data.dropped} dropped)' if data.dropped else ''}; {said(n)}")
+    print(f"{left} steps{f' more of {plan.steps}' if done else ''}: about {duration(seconds_per_step(model, data, plan, draw, device)*left)}; {out} will be {megabytes(n['parameters']*2)}, and its state {megabytes(n['parameters']*16)} until it is done")
+    history = train_gpt(model, data, plan, out, seed, draw, power, device=device, every=max(100, plan.steps//100))
     if history: print(f"{out}: loss on {len(data.held_out)} held-out runs {history[-1]['held_out']:.4f}")
 
 def seconds_per_step(model, data, plan, draw, device)->float:
-    "Seconds that a training step takes, measured on a throw-away copy."
-    state, ab, times = State(copy.deepcopy(model), Plan(steps=4), device=device), linear_schedule(), [time.perf_counter()]
-    for _ in train_steps(state, lambda m, g: diffusion_loss(m, draw_pairs(data, data.runs, plan.batch, g, draw, augment=model.config['tokens'] != 'neuron'), ab, g, device)): times.append(time.perf_counter())
-    return (times[-1] - times[1])/3
+    "About as many seconds as a training step takes, measured on some gradients."
+    B, ab, g, times = min(plan.batch, 32), linear_schedule(), torch.Generator().manual_seed(0), []
+    while len(times) < 4 and sum(times) < 10:
+        t = time.perf_counter()
+        diffusion_loss(model, draw_pairs(data, data.runs, B, g, draw, augment=model.config['tokens'] != 'neuron'), ab, g, device).backward()
+        times.append(time.perf_counter() - t)
+    model.zero_grad()
+    return 1.1*statistics.median(times)*plan.batch/B          # a tenth more for AdamW and the EMA
 
 # %% ../nbs/15_cli.ipynb #prompt
 @command

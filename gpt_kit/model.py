@@ -66,7 +66,7 @@ class Link(nn.Module):
         at = [sum(view.n[:i]) for i in range(len(view.n) + 1)]
         self.pairs = [(slice(at[a], at[a + 1]), slice(at[b], at[b + 1])) for a, b in view.ends]     # tokens of the later and of the earlier layer
         self.norm, self.C = nn.LayerNorm(width, elementwise_affine=not adaptive), edge_width
-        self.adapt = nn.Linear(width, 3*width) if adaptive else None
+        self.adapt = nn.Linear(width, 3*width + 4*edge_width) if adaptive else None
         self.gates, self.values, self.out = nn.Linear(edge_width, 2*edge_width), nn.Linear(width, 2*width), nn.Linear(2*width, width)
         self.sides, self.product = nn.Linear(width, 2*width), nn.Linear(edge_width, 4*edge_width)
         self.up, self.down = nn.Linear(edge_width, 4*edge_width), nn.Linear(4*edge_width, edge_width)
@@ -76,10 +76,10 @@ class Link(nn.Module):
         e:Tensor,               # (B, P, C) edges
         c:Tensor|None=None,     # (B, E) condition
     )->tuple:                   # (B, L, E) tokens and (B, P, C) edges
-        shift, scale, gain = self.adapt(c)[:, None].chunk(3, -1) if self.adapt else (0, 0, 1)       # (B, 1, E) each
+        shift, scale, gain, told = self.adapt(c)[:, None].split([self.norm.normalized_shape[0]]*3 + [4*self.C], -1) if self.adapt else (0, 0, 1, 0)       # (B, 1, E) each, and (B, 1, 4C)
         x = self.norm(h)*(1 + scale) + shift
         sent, dots = self.messages(x, e)
-        return h + gain*self.out(sent), e + self.down(F.gelu(self.up(e) + self.product(dots)))
+        return h + gain*self.out(sent), e + self.down(F.gelu(self.up(e) + self.product(dots) + told))
 
     def messages(self, x, e):                                           # (B, L, E), (B, P, C)
         split = lambda t: [u.unflatten(2, (self.C, -1)).transpose(1, 2) for u in t.chunk(2, 2)]     # (B, L, 2E) as two (B, C, L, E/C)

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['DRAWS', 'Data', 'prepare', 'draw_paper', 'draw_even', 'Pairs', 'draw_pairs', 'diffusion_loss', 'Plan', 'device_named',
-           'State', 'Report', 'train', 'save_state', 'resume', 'fit', 'train_gpt', 'store_best', 'save_model',
-           'load_model']
+           'State', 'Report', 'train', 'save_state', 'resume', 'fit', 'train_gpt', 'metric_scale', 'store_best',
+           'save_model', 'load_model']
 
 # %% ../nbs/09_train.ipynb #imports
 import copy
@@ -132,7 +132,8 @@ class Plan:
     lr:float = 3e-3           # greatest learning rate
     warmup:int = 50           # steps to get there
     weight_decay:float = .1   # of linear layers' matrices
-    clip:float = 1.           # greatest norm of a gradient
+    clip:float = 1.           # greatest norm of a gradient; inf: any
+    beta2:float = .98         # of AdamW: how slowly squared gradients are forgotten
     ema:float = .995          # greatest decay of the EMA
 
     def rate(self, step:int)->float:
@@ -165,7 +166,7 @@ class State:
         self.generator = torch.Generator().manual_seed(seed)
         decayed = [m.weight for m in self.model.modules() if isinstance(m, nn.Linear)]
         others = [p for p in self.model.parameters() if all(p is not d for d in decayed)]
-        self.optimizer = torch.optim.AdamW([dict(params=decayed, weight_decay=plan.weight_decay), dict(params=others, weight_decay=0.)], lr=plan.lr, betas=(.9, .98), fused=True)
+        self.optimizer = torch.optim.AdamW([dict(params=decayed, weight_decay=plan.weight_decay), dict(params=others, weight_decay=0.)], lr=plan.lr, betas=(.9, plan.beta2), fused=True)
 
     def tensors(self)->dict:
         "All of it as named tensors."
@@ -282,6 +283,10 @@ def train_gpt(
                                     seconds=state.seconds))
     file.unlink()
     return history
+
+def metric_scale(data:Data)->float:
+    "What metrics should be divided by: the starts' mean, or the best where more is better."
+    return max(data.values[:, 0].mean().item(), store_best(data))
 
 def store_best(data:Data)->float:
     "The best value of the metric among the training runs."

@@ -37,7 +37,7 @@ class Layout:
         self.shapes = {n: tuple(p.shape) for n, p in params.items()}
         self.sizes = {n: p.numel() for n, p in params.items()}
         self.weighted = {n: l for (n, _), l in zip(self.net.named_children(), self.layers) if l[0] in ('Linear', 'Conv2d')}   # name in `state_dict()` -> layer
-        self.fan_in = {n: math.prod(self.shapes[n.split('.')[0] + '.weight'][1:]) for n in params}
+        self.fan_in = {n: math.prod(self.shapes.get(n.split('.')[0] + '.weight', ())[1:]) for n in params}
         self.D = sum(self.sizes.values())
 
     def split(self,

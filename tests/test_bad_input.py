@@ -218,7 +218,7 @@ def test_cuda_where_there_is_none(kit, store, tmp_path):
     assert not list(tmp_path.glob('m.*'))
 
 @pytest.mark.parametrize('args, words', [(['--device', 'gpu'], ["'gpu'", 'cpu']), (['--metric', 'eror'], ['test_eror', 'test_error']), (['--tokens', 'words'], ["'words'", 'chunk-256']), (['--width', 25], ['25', '2 heads']), (['--draw', 'odd'], ["'odd'", 'paper']),
-                                         (['--condition', 'film'], ["'film'", 'adaptive'])], ids=lambda a: a[0])
+                                         (['--condition', 'film'], ["'film'", 'adaptive']), (['--preset', 'mnist'], ["'mnist'", 'mnist-loss'])], ids=lambda a: a[0])
 def test_options_that_make_no_sense(kit, store, tmp_path, args, words):
     refused(kit('train', store.path, tmp_path/'m.safetensors', *TRAIN, *args), *words)
     assert not list(tmp_path.glob('m.*'))

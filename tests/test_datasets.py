@@ -5,6 +5,7 @@ import numpy as np, pytest, torch
 
 from gpt_kit import datasets
 from gpt_kit.collect import Recipe, collect
+from gpt_kit.presets import PRESETS
 from gpt_kit.datasets import ARCHIVE, BATCHES, FOLDER, MNIST_FILES, SECOND, cifar10, mnist, read_batch, read_cifar10, read_idx, shifted_and_mirrored
 from gpt_kit.tasks import task_named
 from gpt_kit.weights import Layout
@@ -54,7 +55,7 @@ def test_found_by_name_and_collected(mnist_raw, monkeypatch, tmp_path):
     task = task_named('mnist')
     assert task.name == 'mnist' and task.fingerprint == mnist(mnist_raw).fingerprint
     store = collect(task, tmp_path/'s', 2, Recipe(epochs=1, n_saves=2), progress=False)
-    assert store.info['task'] == 'mnist' and store.D == 7960
+    assert store.info['task'] == 'mnist' and store.D == 7960 and store.info['layers'] == PRESETS['mnist-loss'].layers
 
 @pytest.mark.parametrize('i, f, words', [
     (0, lambda d: d[:-20], ['cut short']), (1, lambda d: d[:len(d)//2], ['cut short']), (2, lambda d: b'', []), (3, lambda d: b'<html>404</html>', ['no IDX file', 'two zero bytes']), (0, lambda d: d[:6], ['cut short'])],

@@ -14,9 +14,9 @@ ALLOWED = dict(
     landscape='tasks weights', draw='landscape tasks weights', live='diffusion draw store symmetry tasks weights',
     widgets='collect draw evaluate landscape live model prompt store tasks train weights', views='draw landscape live prompt tasks weights widgets',
     train='diffusion store symmetry weights', prompt='weights diffusion', evaluate='tasks weights collect symmetry prompt', batch='store', report='store',
-    datasets='tasks collect', cartpole='tasks weights collect',
     pdiff='diffusion train', zoo='tasks weights collect store', compare='tasks store symmetry zoo draw',
-    cli='tasks weights store collect symmetry tokens diffusion model train prompt evaluate batch report')
+    datasets='tasks collect', cartpole='tasks weights collect', presets='tasks weights collect symmetry train datasets cartpole',
+    cli='presets tasks weights store collect symmetry tokens diffusion model train prompt evaluate batch report')
 CORE = ['tasks', 'weights', 'diffusion', 'tokens', 'model']    # never draw, print, or touch a path
 HEAVY = ['gymnasium', 'plotly', 'ipywidgets', 'pandas', 'sklearn', 'matplotlib', 'papermill', 'nbconvert']
 
