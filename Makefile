@@ -5,10 +5,10 @@ BIN = .venv/bin
 READY = .venv/.setup-done
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lab bench worlds clean
+.PHONY: help setup run test lab bench figures-pdiff worlds clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s%s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s%s\n", $$1, $$2}' Makefile
 
 setup: $(READY) ## make .venv with everything pinned in constraints.txt; the others do it by themselves
 
@@ -35,6 +35,10 @@ lab: $(READY) ## JupyterLab on the lessons, for this machine alone
 
 bench: $(READY) ## beside the fastest plain PyTorch; a table, and build/bench.json
 	@$(BIN)/python bench/run.py
+
+figures-pdiff: $(READY) ## the tables of p-diff at our size, each with a verdict; interrupt it when you like
+	@$(BIN)/gpt-kit run nbs/figures/pdiff_*.ipynb --out build/figures
+	@$(BIN)/python -c "import json, pathlib; [print(f\"{d['verdict']:20} {d['name']:9} {d['paper']}\") for d in map(json.loads, map(pathlib.Path.read_text, sorted(pathlib.Path('build/pdiff').glob('verdict-*.json'))))]"
 
 worlds: $(READY) ## collect and train every world, ask unseen starts; about an hour; a table, and build/worlds.json
 	@$(BIN)/python bench/worlds.py

@@ -217,6 +217,7 @@ def train(
         state.optimizer.step()
         with torch.no_grad():
             for slow, fast in zip(state.ema.parameters(), params): slow.lerp_(fast, 1 - plan.decay(state.step))
+            for slow, fast in zip(state.ema.buffers(), state.model.buffers()): slow.copy_(fast)     # running statistics, if a model has any
         state.step += 1
         yield Report(state.step, value.item(), norm.item())
 
