@@ -82,7 +82,7 @@ def run(w):
     task, ask = task_named(w.task), Prompter(*load_model(w.model, restore))
     r = prompt_alignment(ask, task, 64, seed=UNSEEN)
     best = r['achieved'][:, 0]
-    note(w.name, alignment=r['alignment'], bar=w.bar, worst_start=r['each'].min().item(), asked_for=ask.best, best_prompt=best.mean().item(), best_prompt_std=best.std().item(), train_s=ask.info['seconds'])
+    note(w.name, alignment=r['alignment'], bar=w.bar, worst_start=r['each'][r['each'].isfinite()].min().item(), starts_at_best=int((~r['each'].isfinite()).sum()), asked_for=ask.best, best_prompt=best.mean().item(), best_prompt_std=best.std().item(), train_s=ask.info['seconds'])
     if task.test2 is not None: note(w.name, best_prompt_second_test=measure(task, r['rows'][:, 0], 'test2')[w.metric].mean().item())
 
 
@@ -115,7 +115,7 @@ def curve(w, all_steps=(250, 500, 1000), shares=(1, .25)):
         data.runs, layers = data.runs[:int(share*len(data.runs))], data.store.layout.layers
         torch.manual_seed(0)
         file = OUT/f'{w.name}-{steps}-{share}.safetensors'
-        train_gpt(GPT(layers, metric_scale=metric_scale(data), **usual_model(layers)), data, replace(usual_plan(layers), steps=steps), file, power=plan.get('--power', 2.), progress=False)
+        if not file.exists(): train_gpt(GPT(layers, metric_scale=metric_scale(data), **usual_model(layers)), data, replace(usual_plan(layers), steps=steps), file, power=plan.get('--power', 2.), progress=False)
         ask = Prompter(*load_model(file, restore))
         r = prompt_alignment(ask, task, 64, seed=UNSEEN)
         note(f'{w.name}, {steps} steps, {len(data.runs)} runs', alignment=r['alignment'], best_prompt=r['achieved'][:, 0].mean().item(), train_s=ask.info['seconds'])

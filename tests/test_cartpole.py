@@ -258,3 +258,12 @@ def test_film(pole, policies):
     gif = Image.open(io.BytesIO(film(pole, policies[[0, -1]], pole.test[0][0], 30)))
     assert gif.format == 'GIF' and gif.is_animated and gif.size[0] > 2*290
     assert len(film(pole, policies[[0, -1]], pole.test[0][0])) < 300_000
+
+def test_a_start_as_good_as_the_best(pole, pole_model):
+    "It cannot be asked for anything better, and is left out of the mean."
+    ask = Prompter(*load_model(pole_model, restore))
+    ask.best = measure(pole, unseen_starts(pole, 4))['return'].max().item()
+    ask.seen = [0., 500.]
+    r = prompt_alignment(ask, pole, 4, steps=2)
+    left = [e for e, p in zip(r['each'].tolist(), r['prompts']) if p[0] != p[-1]]
+    assert len(left) == 3 and r['alignment'] == pytest.approx(sum(left)/3)
