@@ -16,7 +16,7 @@ import torch
 HERE, ROOT = Path(__file__).parent, Path(__file__).parent.parent
 sys.path.insert(0, str(HERE))       # where wine:wine is found
 
-from gpt_kit.collect import GROUP, descend, usual_recipe  # noqa: E402
+from gpt_kit.collect import GROUP, Recipe, descend, usual_recipe  # noqa: E402
 from gpt_kit.evaluate import prompt_alignment, unseen_starts  # noqa: E402
 from gpt_kit.model import GPT, restore  # noqa: E402
 from gpt_kit.presets import usual_model, usual_plan  # noqa: E402
@@ -84,6 +84,19 @@ def run(w):
     best = r['achieved'][:, 0]
     note(w.name, alignment=r['alignment'], bar=w.bar, worst_start=r['each'][r['each'].isfinite()].min().item(), starts_at_best=int((~r['each'].isfinite()).sum()), asked_for=ask.best, best_prompt=best.mean().item(), best_prompt_std=best.std().item(), train_s=ask.info['seconds'])
     if task.test2 is not None: note(w.name, best_prompt_second_test=measure(task, r['rows'][:, 0], 'test2')[w.metric].mean().item())
+    limits(w)
+
+
+def limits(w):
+    "How far a model's best answers are from what training makes of the same starts, and what random errors of such sizes would cost; both as shares of the way from start to end."
+    task, ask, recipe = task_named(w.task), Prompter(*load_model(w.model, restore)), Recipe(**Store(w.store).info['recipe'])
+    starts, g = unseen_starts(task, 32, UNSEEN), torch.Generator().manual_seed(0)
+    for _, rows in descend(task, starts, recipe.n_steps(task), recipe.optimizer, recipe.lr, recipe.weight_decay, recipe.batch, recipe.cosine): pass
+    ends, way = rows.clone(), (rows - starts).norm(dim=1, keepdim=True)
+    off = ((ask(starts, measure(task, starts)[w.metric], ask.best) - ends).norm(dim=1, keepdim=True)/way).mean().item()
+    noise = torch.randn(ends.shape, generator=g)
+    cost = {share: measure(task, ends + share*way*noise/noise.norm(dim=1, keepdim=True))[w.metric].mean().item() for share in (0., .1, .2, .3, .4, .6)}
+    note(w.name, off_by=off, if_off_by=' '.join(f'{k:g}: {v:.3g}' for k, v in cost.items()))
 
 
 def learn(task, starts, group):
@@ -124,7 +137,7 @@ def curve(w, all_steps=(250, 500, 1000), shares=(1, .25)):
 def table():
     "The figures so far."
     for name, v in note('machine', threads=torch.get_num_threads()).items():
-        print(f"{name:24}", '   '.join(f"{k} {x:.3f}" if k in ('alignment', 'worst_start', 'bar') else f"{k} {x:.4g}" for k, x in v.items()))
+        print(f"{name:24}", '   '.join(f"{k} {x:.3f}" if k in ('alignment', 'worst_start', 'bar') else f"{k} {x:.4g}" if isinstance(x, float) else f"{k} {x}" for k, x in v.items()))
 
 
 if __name__ == '__main__':
