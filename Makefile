@@ -22,7 +22,7 @@ $(READY): settings.ini constraints.txt setup.py
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
-run: $(READY) ## the course, lessons 01 to 14, with the sizes of nbs/run.yaml; ends in build/report/index.html
+run: $(READY) ## the course, lessons 01 to 12 and 14, with the sizes of nbs/run.yaml; ends in build/report/index.html
 	@echo "The course takes about 11 minutes on two cores and 1.4 GB of disk (make clean gives it back). Interrupt it when you like; make run goes on."
 	@$(BIN)/gpt-kit run 01-12 14 -f nbs/run.yaml
 	@$(BIN)/gpt-kit report
