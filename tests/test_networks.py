@@ -1,5 +1,6 @@
 "Random architectures: many networks at once do what one does, and permutations leave every function alone."
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest, torch, torch.nn as nn
@@ -7,7 +8,7 @@ from hypothesis import given, strategies as st
 
 from gpt_kit.model import restore
 from gpt_kit.symmetry import align, canonical, hidden_groups, permute, random_permutations
-from gpt_kit.tasks import ACTIVATIONS, build_net, classification, cnn, digits, digits_cnn, layer_shapes, n_inputs, read_layers, task_named
+from gpt_kit.tasks import ACTIVATIONS, build_net, classification, cnn, digits, digits_cnn, layer_shapes, n_inputs, read_layers, task_named, uniform_start
 from gpt_kit.train import load_model
 from gpt_kit.weights import Layout, as_module, first_outputs, forward, measure, start_rows, to_row
 
@@ -181,8 +182,14 @@ def test_a_network_of_ones_own_has_the_same_names():
 
 def test_starts_of_convolutions():
     "Within one over the square root of the fan-in, for each parameter, as PyTorch's own."
-    layout, rows = Layout(digits_cnn().layers), start_rows(digits_cnn(), range(200))
+    layout, rows = Layout(digits_cnn().layers), start_rows(replace(digits_cnn(), start=uniform_start), range(200))
     for name, p in layout.split(rows).items(): assert .98/layout.fan_in[name]**.5 < p.abs().max() <= 1/layout.fan_in[name]**.5
+
+def test_kaimings_start_keeps_signals():
+    "Its spread is PyTorch's own initialisation of that name; biases are 0."
+    layout = Layout(digits_cnn().layers)
+    parts, own = layout.split(start_rows(digits_cnn(), range(100))), nn.init.kaiming_uniform_(torch.empty(1600, 8, 3, 3), nonlinearity='relu')
+    assert abs(parts['2.weight'].std()/own.std() - 1) < .01 and not parts['6.bias'].any()
 
 def test_mlps_keep_their_description():
     "Stores and models written before there were convolutions are found by it."
