@@ -1,6 +1,6 @@
 """Every world of the kit, from nothing to prompt alignment: collect, train, ask unseen starts. Prints a table and writes build/worlds.json.
 
-python bench/worlds.py               all of them, one after another (about an hour on two cores); what is there already is kept
+python bench/worlds.py               all of them, one after another (about an hour and a half on two cores); what is there already is kept
 python bench/worlds.py digits-cnn    those whose name begins so
 """
 import argparse
@@ -11,6 +11,7 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 
 HERE, ROOT = Path(__file__).parent, Path(__file__).parent.parent
@@ -85,6 +86,7 @@ def run(w):
     note(w.name, alignment=r['alignment'], bar=w.bar, worst_start=r['each'][r['each'].isfinite()].min().item(), starts_at_best=int((~r['each'].isfinite()).sum()), asked_for=ask.best, best_prompt=best.mean().item(), best_prompt_std=best.std().item(), train_s=ask.info['seconds'])
     if task.test2 is not None: note(w.name, best_prompt_second_test=measure(task, r['rows'][:, 0], 'test2')[w.metric].mean().item())
     limits(w)
+    baselines(w)
 
 
 def limits(w):
@@ -97,6 +99,15 @@ def limits(w):
     noise = torch.randn(ends.shape, generator=g)
     cost = {share: measure(task, ends + share*way*noise/noise.norm(dim=1, keepdim=True))[w.metric].mean().item() for share in (0., .1, .2, .3, .4, .6)}
     note(w.name, off_by=off, if_off_by=' '.join(f'{k:g}: {v:.3g}' for k, v in cost.items()))
+
+
+def baselines(w):
+    "What needs no model, from the same starts: the mean update of all training runs, another run's update, and a copy of another run's end."
+    task, store, starts = task_named(w.task), Store(w.store), unseen_starts(task_named(w.task), 64, UNSEEN)
+    runs = prepare(store, f'test_{w.metric}').runs
+    first, last = (store.rows(runs, np.full(len(runs), k)) for k in (0, store.S - 1))
+    get = lambda rows: measure(task, rows)[w.metric].mean().item()
+    note(w.name, start=get(starts), mean_update=get(starts + (last - first).mean(0)), others_update=get(starts + (last - first)[:64]), others_end=get(last[:64]))
 
 
 def learn(task, starts, group):
