@@ -5,7 +5,7 @@ BIN = .venv/bin
 READY = .venv/.setup-done
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lab bench figures-pdiff worlds clean
+.PHONY: help setup run test lab bench figures figures-pdiff worlds clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s%s\n", $$1, $$2}' Makefile
@@ -36,9 +36,11 @@ lab: $(READY) ## JupyterLab on the lessons, for this machine alone
 bench: $(READY) ## beside the fastest plain PyTorch; a table, and build/bench.json
 	@$(BIN)/python bench/run.py
 
-figures-pdiff: $(READY) ## the tables of p-diff at our size, each with a verdict; interrupt it when you like
-	@$(BIN)/gpt-kit run nbs/figures/pdiff_*.ipynb --out build/figures
-	@$(BIN)/python -c "import json, pathlib; [print(f\"{d['verdict']:20} {d['name']:9} {d['paper']}\") for d in map(json.loads, map(pathlib.Path.read_text, sorted(pathlib.Path('build/pdiff').glob('verdict-*.json'))))]"
+figures: $(READY) ## the figures of the G.pt paper at our size, each with a verdict; interrupt it when you like
+	@$(BIN)/gpt-kit figures
+
+figures-pdiff: $(READY) ## the same for the tables of p-diff
+	@$(BIN)/gpt-kit figures pdiff
 
 worlds: $(READY) ## collect and train every world, ask unseen starts; about an hour; a table, and build/worlds.json
 	@$(BIN)/python bench/worlds.py

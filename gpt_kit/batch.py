@@ -201,6 +201,7 @@ def run_notebooks(
     again:bool=False,         # also run what has run already with the same code and parameters
     progress:bool|None=None,  # show bars (default: when there is a terminal to show them on)
     say=print,                # called with each line there is to say
+    chained:bool=True,        # a notebook reads what earlier ones made: what follows one that runs has to run as well
 )->dict:                      # the log, as `read_log`
     "Check all parameters, then run notebooks one after another, and stop at the first failure. Raises ValueError, or NotebookError."
     notebooks, out_dir = [Path(n) for n in notebooks], Path(out_dir)
@@ -209,13 +210,14 @@ def run_notebooks(
     out_dir.mkdir(parents=True, exist_ok=True)
     done = lambda n: not again and log.get(n.stem, {}).get('key') == keys[n] and (out_dir/n.name).exists()
     first = next((i for i, n in enumerate(notebooks) if not done(n)), len(notebooks))
-    for n in notebooks[:first]: say(f"{n.stem} has run already, with the same code and parameters (--again runs it anew)")
-    todo = notebooks[first:]
+    todo = notebooks[first:] if chained else [n for n in notebooks if not done(n)]
+    for n in notebooks:
+        if n not in todo: say(f"{n.stem} has run already, with the same code and parameters (--again runs it anew)")
     known = [log[n.stem]['seconds'] for n in todo if n.stem in log]
     if todo: say(f"will run {', '.join(n.stem for n in todo)}" + (f"; last time {f'{len(known)} of them' if len(known) < len(todo) else 'this'} took {sum(known):.0f} s" if known else ''))
     save = lambda: write_whole(out_dir/'run.json', json.dumps(log, indent=1).encode())
     for n in todo:
-        for stem in log: log[stem]['key'] = log[stem]['key'] if stem < n.stem else None
+        for stem in log: log[stem]['key'] = log[stem]['key'] if stem < n.stem or not chained and stem != n.stem else None
         save(); t = time.perf_counter()
         execute(n, out_dir/n.name, checked[n], sys.stderr.isatty() if progress is None else progress)
         log[n.stem] = dict(key=keys[n], seconds=round(time.perf_counter() - t, 1), at=time.strftime('%Y-%m-%d %H:%M'))

@@ -4,11 +4,14 @@
 
 # %% auto #0
 __all__ = ['COMMANDS', 'command', 'usage', 'one_line', 'main', 'megabytes', 'duration', 'collect', 'train', 'seconds_per_step',
-           'prompt', 'tuned', 'evaluate', 'import_', 'export', 'run', 'run_parser', 'report']
+           'prompt', 'tuned', 'evaluate', 'import_', 'export', 'given_parameters', 'run', 'figures', 'batch_parser',
+           'report']
 
 # %% ../nbs/15_cli.ipynb #imports
 import argparse
+import inspect
 import os
+import resource
 import statistics
 import sys
 import time
@@ -21,7 +24,7 @@ import torch
 from fastcore.docments import docments
 from fastcore.script import Param, anno_parser
 
-from . import batch as batches, report as reports
+from . import batch as batches, gallery, report as reports
 from .collect import collect as collect_store, estimate, usual_recipe
 from .cluster import Accelerated, launched, on_ray
 from .diffusion import linear_schedule
@@ -65,7 +68,7 @@ def main(
         print(f"gpt-kit: there is no command {name!r}{batches.closest(name, COMMANDS)}; use one of {', '.join(COMMANDS)}", file=sys.stderr); return 1
     if os.getcwd() not in sys.path: sys.path.append(os.getcwd())        # where --task mymodule:mytask looks
     f = COMMANDS[name]
-    parser = run_parser() if name == 'run' else anno_parser(f, prog=f'gpt-kit {name}')
+    parser = batch_parser(f) if f in (run, figures) else anno_parser(f, prog=f'gpt-kit {name}')
     args = {k: v for k, v in vars(parser.parse_args(words)).items() if k not in ('pdb', 'xtra')}
     try:
         with warnings.catch_warnings():
@@ -261,6 +264,20 @@ def export(
     print(f"{out}: {s.R*s.S} checkpoints, {', '.join(s.metrics)}")
 
 # %% ../nbs/15_cli.ipynb #run
+def given_parameters(
+    chosen:list,     # notebooks
+    p:list,          # (name, value) pairs, each for every notebook that has such a parameter
+    file:str|None,   # YAML
+)->dict:             # notebook's name -> {parameter: value}
+    "What the command line says about notebooks. Raises ValueError for a name that none of them has."
+    given = batches.read_parameter_file(file, chosen) if file else {}
+    there = {n: batches.read_parameters(n) for n in chosen}
+    for name, value in p:
+        having = [n for n in chosen if name in there[n]]
+        if not having and len(chosen) > 1: raise ValueError(f"none of these notebooks has a parameter {name!r}{batches.closest(name, {k for t in there.values() for k in t})}")
+        for n in having or chosen: given.setdefault(n.stem, {})[name] = value
+    return given
+
 @command
 def run(
     notebooks:list,             # paths such as nbs/09_train.ipynb, or lessons by number: 09, 01-11
@@ -271,21 +288,35 @@ def run(
 ):
     "Run notebooks as batch jobs, one after another."
     chosen = batches.find_notebooks(notebooks)
-    given = batches.read_parameter_file(file, chosen) if file else {}
-    there = {n: batches.read_parameters(n) for n in chosen}
-    for name, value in p:
-        having = [n for n in chosen if name in there[n]]
-        if not having and len(chosen) > 1: raise ValueError(f"none of these notebooks has a parameter {name!r}{batches.closest(name, {k for t in there.values() for k in t})}")
-        for n in having or chosen: given.setdefault(n.stem, {})[name] = value
-    batches.run_notebooks(chosen, given, out, again)
+    batches.run_notebooks(chosen, given_parameters(chosen, p, file), out, again)
 
-def run_parser():
-    "The parser of `run`."
-    doc, parser = docments(run), argparse.ArgumentParser('gpt-kit run', description=run.__doc__)
-    parser.add_argument('notebooks', nargs='+', metavar='NOTEBOOK', help=doc.notebooks)
+@command
+def figures(
+    notebooks:list=(),          # how their names begin: fig05, audit, pdiff_tab1; all of G.pt's by default
+    p:list=(),                  # a parameter and its value, may be given repeatedly; goes to every notebook that has such a parameter
+    file:str=None,              # YAML file of parameters: notebook's name, below it name: value
+    out:str='build/figures',    # where the executed notebooks and the pages go
+    again:bool=False,           # also make what is there already, made with the same code and parameters
+):
+    "Make the papers' figures again, each with a verdict; ends in index.html and verdicts.json."
+    there = sorted(Path('nbs/figures').glob('*.ipynb'))
+    for w in notebooks:
+        if not any(f.stem.startswith(w) for f in there): raise ValueError(f"there is no figure {w!r} in nbs/figures{batches.closest(w, [f.stem.split('_')[0] for f in there])}; there are {', '.join(f.stem for f in there)}")
+    chosen = [f for f in there if (f.stem.startswith(tuple(notebooks)) if notebooks else not f.stem.startswith('pdiff'))]
+    try: batches.run_notebooks(chosen, given_parameters(chosen, p, file), out, again, chained=False)
+    finally: shown = gallery.write_gallery(out) if list(Path(out).glob('*.ipynb')) else {}
+    for v in shown.values(): print(f"{v['verdict']:20} {v['name']:12} {v['paper']}")
+    print(f"\n{Path(out)/'index.html'}; peak memory of one notebook {resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss/1e6:.1f} GB")
+
+def batch_parser(
+    f,   # `run` or `figures`
+):
+    "The parser of a command that runs notebooks."
+    doc, parser, out = docments(f), argparse.ArgumentParser(f'gpt-kit {f.__name__}', description=f.__doc__), inspect.signature(f).parameters['out'].default
+    parser.add_argument('notebooks', nargs='+' if f is run else '*', metavar='NOTEBOOK', help=doc.notebooks)
     parser.add_argument('-p', nargs=2, action='append', default=[], metavar=('NAME', 'VALUE'), help=doc.p)
     parser.add_argument('-f', '--file', help=doc.file)
-    parser.add_argument('--out', default='build/notebooks', help=f'{doc.out} (default: build/notebooks)')
+    parser.add_argument('--out', default=out, help=f'{doc.out} (default: {out})')
     parser.add_argument('--again', action='store_true', help=doc.again)
     return parser
 

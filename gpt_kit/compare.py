@@ -4,20 +4,18 @@
 
 # %% auto #0
 __all__ = ['COLOURS', 'SPARE', 'Judge', 'scores', 'spread', 'soup', 'noised', 'gaussian', 'finetuned', 'iou', 'pairs',
-           'similarity', 'nearest', 'table', 'novelty_figure', 'study', 'bars', 'verdict', 'across', 'learning_curve',
-           'epochs_to', 'thirds', 'correlations']
+           'similarity', 'nearest', 'table', 'novelty_figure', 'study', 'bars', 'across', 'learning_curve', 'epochs_to',
+           'thirds', 'correlations']
 
 # %% ../nbs/24_compare.ipynb #imports
-import json, time
+import time
 from collections.abc import Callable
-from pathlib import Path
 
 import pandas as pd
 import torch
 from torch import Tensor
 
 from .draw import BLUE, GREEN, INK, ORANGE, PURPLE, RED, Drawing, points
-from .store import write_whole
 from .symmetry import align
 from .tasks import cross_entropy, error_percent
 from .zoo import Zoo, descend_module, runner
@@ -159,13 +157,13 @@ def novelty_figure(
     height:int=460,
 )->Drawing:
     "Test accuracy against IoU with the nearest original, a point a network, moved by less than a picture so that all are seen (p-diff, Figure 3g)."
-    judged, fig, spare = df.attrs['judged'], Drawing([['novelty']], dict(novelty='good and new: up is better, left is newer'), height=height), iter(SPARE*4)
+    judged, fig, spare = df.attrs['judged'], Drawing([['novelty']], dict(novelty='good and new: up is better, left is newer (points moved by up to .002 and half an input, so that all are seen)'), height=height), iter(SPARE*4)
     wrong = judged['originals']['wrong']
-    for name, j in judged.items():
+    for name, j in sorted(judged.items(), key=lambda i: i[0] == 'soup'):                             # the one star is drawn over the others
         alike = iou(j['wrong'], wrong)
         if name == 'originals' and len(wrong) > 1: alike.fill_diagonal_(-1)
         at, g = alike.amax(1), torch.Generator().manual_seed(len(fig.data))
-        x, y = (v + size*(torch.rand(len(at), generator=g) - .5) for v, size in ((at, .004), (j['test'], 60/wrong.shape[1])))
+        x, y = (v + size*(torch.rand(len(at), generator=g) - .5) for v, size in ((at, .004), (j['test'], 100/wrong.shape[1])))
         symbol, size = dict(originals=('cross', 7), soup=('star', 15)).get(name, ('circle', 6))
         fig.add('novelty', points(x.tolist(), y.tolist(), hover=name + ': IoU %{x:.2f}, %{y:.1f} %', name=name, showlegend=True,
                                   marker=dict(symbol=symbol, size=size, opacity=.75, color=COLOURS.get(name) or next(spare))))
@@ -173,7 +171,7 @@ def novelty_figure(
     fig.layout |= dict(showlegend=True, legend=dict(orientation='h', y=-.22))
     return fig
 
-# %% ../nbs/24_compare.ipynb #verdict
+# %% ../nbs/24_compare.ipynb #study
 def study(
     zoo:Zoo,
     settings:dict,       # name -> anything
@@ -206,21 +204,6 @@ def bars(
     fig.axes('study', dict(title=df.index.name, type='category'), dict(title='test accuracy (%)'))
     fig.layout |= dict(showlegend=True)
     return fig
-
-def verdict(
-    name:str,        # of the table or figure
-    paper:str,       # what the paper found, in our words
-    ours:dict,       # our numbers
-    checks:dict,     # sentence -> bool: when the finding holds
-    folder:str|Path|None=None, # also written here
-)->dict:
-    "Does a finding of the paper hold here?"
-    found, finite = [bool(v) for v in checks.values()], lambda v: {k: finite(w) for k, w in v.items()} if isinstance(v, dict) else v if v == v else None    # JSON knows no NaN
-    d = dict(name=name, paper=paper, ours=finite(ours), checks=dict(zip(checks, found)), verdict='holds' if all(found) else 'holds in part' if any(found) else 'does not hold here')
-    if folder:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        write_whole(Path(folder)/f'verdict-{name.lower().replace(" ", "-").replace(".", "")}.json', json.dumps(d, indent=1, ensure_ascii=False).encode())
-    return d
 
 # %% ../nbs/24_compare.ipynb #across
 def across(

@@ -42,18 +42,19 @@ def prompt_alignment(
     n_prompts:int=20,  # P
     seed:int=0,        # of starts and noise
     shrink:float=.9,   # the easiest prompt is this times the start's metric
+    starts:Tensor|None=None, # (K, D) networks to ask instead of unseen ones
     **kw,              # as for `Prompter`
 )->dict:               # alignment (mean over starts, those left out that are as good as the best in data already), each (K,), prompts, achieved (K, P), rows (K, P, D)
     "Does the model do as asked? (G.pt, Section 4.4)"
-    starts = unseen_starts(task, n_starts, seed)
+    starts = unseen_starts(task, n_starts, seed) if starts is None else starts
     metric = measure(task, starts)[ask.metric]                                    # (K,)
     easiest = shrink*metric if ask.info['metric']['minimize'] else metric + (1 - shrink)*(ask.best - metric)
     prompts = ask.best + (easiest[:, None] - ask.best)*torch.linspace(0, 1, n_prompts)         # (K, P)
     rows = ask(starts.repeat_interleave(n_prompts, 0), metric.repeat_interleave(n_prompts), prompts.flatten(), seed, **kw)
-    achieved = measure(task, rows)[ask.metric].view(n_starts, n_prompts)
+    achieved = measure(task, rows)[ask.metric].view(prompts.shape)
     each = r_squared(prompts, achieved)
     ask_for = (prompts[:, 0] - prompts[:, -1]).abs() > 1e-6*abs(ask.best)         # a start that is as good as the best already cannot be asked for anything
-    return dict(alignment=each[ask_for].mean().item(), each=each, prompts=prompts, achieved=achieved, rows=rows.view(n_starts, n_prompts, -1))
+    return dict(alignment=each[ask_for].mean().item(), each=each, prompts=prompts, achieved=achieved, rows=rows.view(*prompts.shape, -1))
 
 # %% ../nbs/11_evaluate.ipynb #optimizer-grid
 def optimizer_grid(

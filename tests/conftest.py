@@ -1,5 +1,5 @@
 "What several files share: a small store, a model trained for a moment, and the commands."
-import os, subprocess, sys
+import ast, json, os, subprocess, sys
 from pathlib import Path
 
 import pytest, torch
@@ -40,4 +40,20 @@ def gpt_kit():
     "Run a command: `gpt_kit('evaluate', file, '--starts', 2)` gives exit code, stdout and stderr."
     def run(*args, **kw):
         return subprocess.run([sys.executable, '-m', 'gpt_kit.cli', *map(str, args)], capture_output=True, text=True, timeout=300, env=os.environ | dict(PYTHONPATH=str(ROOT)), **kw)
+    return run
+
+@pytest.fixture
+def run_here(monkeypatch):
+    "Run a notebook in this process, which is quicker than a kernel: `run_here(file, parameters)` gives the value of its last cell."
+    def run(file, given):
+        monkeypatch.chdir(file.parent)
+        names, value = {}, None
+        for c in json.loads(file.read_text())['cells']:
+            if c['cell_type'] != 'code': continue
+            tree, where = ast.parse(''.join(c['source'])), f"{file.name}:{c['id']}"
+            last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
+            exec(compile(tree, where, 'exec'), names)
+            value = eval(compile(ast.Expression(last.value), where, 'eval'), names) if last else None
+            if 'parameters' in c['metadata'].get('tags', []): names |= {k: v for k, v in given.items() if k in names}
+        return value
     return run

@@ -14,10 +14,11 @@ ALLOWED = dict(
     landscape='tasks weights', draw='landscape tasks weights', live='diffusion draw store symmetry tasks weights',
     widgets='collect draw evaluate landscape live model prompt store tasks train weights', views='draw landscape live prompt tasks weights widgets',
     train='diffusion store symmetry weights', prompt='weights diffusion', evaluate='tasks weights collect symmetry prompt', batch='store', report='store',
-    pdiff='diffusion train', zoo='tasks weights collect store', compare='tasks store symmetry zoo draw',
+    pdiff='diffusion train', zoo='tasks weights collect store', compare='tasks symmetry zoo draw',
     datasets='tasks collect', cartpole='tasks weights collect', presets='tasks weights collect symmetry train datasets cartpole',
     imports='tasks weights store', released='tasks weights store model datasets', exports='tasks weights store', cluster='tasks collect train',
-    cli='presets tasks weights store collect symmetry tokens diffusion model train prompt evaluate batch report imports released exports cluster')
+    lab='tasks store collect diffusion model train prompt evaluate presets', gallery='store report',
+    cli='gallery presets tasks weights store collect symmetry tokens diffusion model train prompt evaluate batch report imports released exports cluster')
 CORE = ['tasks', 'weights', 'diffusion', 'tokens', 'model']    # never draw, print, or touch a path
 HEAVY = ['gymnasium', 'plotly', 'ipywidgets', 'pandas', 'sklearn', 'matplotlib', 'papermill', 'nbconvert']
 
