@@ -252,7 +252,7 @@ def variances(
     start, noise = split_variance(k.answers)
     update, _ = split_variance(k.answers - k.starts[:, None])
     sgd, order = split_variance(k.ends)
-    return {'start': start, 'noise': noise, 'update from start': update, 'training: start': sgd, 'training: minibatches': order, 'the starts alone': k.starts.var(0, correction=0)}
+    return {'start': start, 'noise': noise, 'update from start': update, 'training: start': sgd, 'training: update from start': split_variance(k.ends - k.starts[:len(k.ends), None])[0], 'training: minibatches': order, 'the starts alone': k.starts.var(0, correction=0)}
 
 def draw_variances(found:dict, most:int=750)->Drawing: # {world: what `variances` gives}; weights to show, those with the highest variance from the start
     "Both variances, weight by weight (G.pt, Figure 10), beside those of training."
@@ -264,7 +264,7 @@ def draw_variances(found:dict, most:int=750)->Drawing: # {world: what `variances
             y = v[name][order].clamp(min=1e-12).numpy()
             fig.add(w, points(np.arange(1, len(y) + 1), y, hover=f'{look[name][1]}: %{{y:.3g}}', name=look[name][1], showlegend=n == 0, marker=dict(color=look[name][0], size=3 if ':' in name else 4, opacity=.35 if ':' in name else 1)))
         shown = np.concatenate([v[name][order].numpy() for name in look])
-        fig.axes(w, dict(title='weight, by variance from the start'), dict(title='variance', type='log', exponentformat='power', range=np.log10([max(shown.min(), 1e-12)/2, max(shown.max(), 1e-11)*2]).tolist()))
+        fig.axes(w, dict(title='weight, by variance from the start'), dict(title='variance (weights²)', type='log', exponentformat='power', range=np.log10([max(shown.min(), 1e-12)/2, max(shown.max(), 1e-11)*2]).tolist()))
     fig.layout |= dict(showlegend=True, legend=dict(orientation='h', x=0, y=1.12, yanchor='bottom', itemsizing='constant'), margin=dict(l=70, r=20, t=90, b=66))
     return fig
 
