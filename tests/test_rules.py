@@ -19,6 +19,7 @@ ALLOWED = dict(
     imports='tasks weights store', released='tasks weights store model datasets', exports='tasks weights store', cluster='tasks collect train',
     lab='tasks store collect diffusion model train prompt evaluate presets', gallery='store report',
     diversity='collect draw landscape prompt symmetry tasks weights',
+    updates='tasks weights collect diffusion model evaluate prompt draw presets',
     cli='gallery presets tasks weights store collect symmetry tokens diffusion model train prompt evaluate batch report imports released exports cluster')
 CORE = ['tasks', 'weights', 'diffusion', 'tokens', 'model']    # never draw, print, or touch a path
 HEAVY = ['gymnasium', 'plotly', 'ipywidgets', 'pandas', 'sklearn', 'matplotlib', 'papermill', 'nbconvert']
