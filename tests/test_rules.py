@@ -20,6 +20,7 @@ ALLOWED = dict(
     lab='tasks store collect diffusion model train prompt evaluate presets', gallery='store report',
     diversity='collect draw landscape prompt symmetry tasks weights',
     updates='tasks weights collect diffusion model evaluate prompt draw presets',
+    lab='tasks store collect diffusion model train prompt evaluate presets', gallery='store report', scaling='evaluate draw lab',
     cli='gallery presets tasks weights store collect symmetry tokens diffusion model train prompt evaluate batch report imports released exports cluster')
 CORE = ['tasks', 'weights', 'diffusion', 'tokens', 'model']    # never draw, print, or touch a path
 HEAVY = ['gymnasium', 'plotly', 'ipywidgets', 'pandas', 'sklearn', 'matplotlib', 'papermill', 'nbconvert']
