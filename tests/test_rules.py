@@ -21,6 +21,7 @@ ALLOWED = dict(
     diversity='collect draw landscape prompt symmetry tasks weights',
     updates='tasks weights collect diffusion model evaluate prompt draw presets',
     lab='tasks store collect diffusion model train prompt evaluate presets', gallery='store report', scaling='evaluate draw lab',
+    audit='tasks weights collect store symmetry prompt evaluate zoo compare', neighbours='tasks weights collect store symmetry prompt evaluate draw landscape audit',
     cli='gallery presets tasks weights store collect symmetry tokens diffusion model train prompt evaluate batch report imports released exports cluster')
 CORE = ['tasks', 'weights', 'diffusion', 'tokens', 'model']    # never draw, print, or touch a path
 HEAVY = ['gymnasium', 'plotly', 'ipywidgets', 'pandas', 'sklearn', 'matplotlib', 'papermill', 'nbconvert']
