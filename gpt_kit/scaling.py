@@ -119,15 +119,15 @@ def curves(
     variants:dict,  # name -> what to change, as `Lab` takes it; `augment` goes to the curve
     seeds:int=3,
     **kw,           # as for `Setting.curve`; `seed` is that of the unseen starts
-)->dict:            # variant -> curve (a list of moments) of each seed, all with the same seconds
+)->dict:            # variant -> curve (a list of moments) of each seed; steps of the same model take the same seconds
     "Every variant watched while it is trained, with every seed."
-    out = {}
+    raw, models = {}, {}
     for name, change in variants.items():
         more = {k: v for k, v in change.items() if k == 'augment'}
-        each = [lab(world, seed=i, **{k: v for k, v in change.items() if k not in more}).curve(**kw, **more) for i in range(seeds)]
-        pace = np.median([c[-1]['seconds']/c[-1]['step'] for c in each])              # seconds a step
-        out[name] = [[dict(m, seconds=float(pace*m['step'])) for m in c] for c in each]
-    return out
+        settings = [lab(world, seed=i, **{k: v for k, v in change.items() if k not in more}) for i in range(seeds)]
+        raw[name], models[name] = [s.curve(**kw, **more) for s in settings], str((settings[0].world.model, settings[0].world.plan.batch))
+    pace = {m: np.median([c[-1]['seconds']/c[-1]['step'] for name, each in raw.items() for c in each if models[name] == m]) for m in models.values()}   # seconds a step
+    return {name: [[dict(m, seconds=float(pace[models[name]]*m['step'])) for m in c] for c in each] for name, each in raw.items()}
 
 def over_seeds(
     each:list,   # curves of a variant, as `curves` gives them
@@ -189,7 +189,7 @@ def draw_curves(
         edges = [(a, l, h) for a, l, h, k in zip(at, place(low), place(high), ok) if k]
         fig.add(name, points([a for a, _, _ in edges] + [a for a, _, _ in edges[::-1]], [l for _, l, _ in edges] + [h for _, _, h in edges[::-1]], 'lines', fill='toself', line=edge, fillcolor=colour, opacity=.2, showlegend=False),
                 points(at, place(mean), 'lines+markers', words + ': %{text}', text=[f'{v:.3g}' for v in mean], name=words, showlegend=legend, line=dict(color=colour, width=2, dash=dash), marker=dict(size=6, color=colour)))
-    ys = alignment_axis(shown) if aligned else dict(title='mean squared error (scaled weights)') | log_axis(shown)
+    ys = alignment_axis(shown) if aligned else dict(title='mean squared error (scaled weights)', automargin=True) | log_axis(shown)
     fig.axes(name, dict(title='seconds of training' if x == 'seconds' else 'training steps') | log_axis([m[x] for variant, *_ in styles.values() for m in found[variant][0]]), ys)
 
 # %% ../nbs/34_scaling.ipynb #draw-asked
