@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .audit import nearest_checkpoints, own_runs
 from .collect import Recipe
-from .draw import BLUE, GREEN, INK, ORANGE, PURPLE, RED, Drawing, draw_picture, points, spread
+from .draw import BLUE, GREEN, INK, ORANGE, PURPLE, RED, Drawing, draw_picture, log_ticks, points, room, spread
 from .evaluate import prompt_alignment, unseen_starts
 from .landscape import grid_around, three_point_plane
 from .prompt import Prompter
@@ -26,7 +26,7 @@ from .weights import Layout, forward, measure
 # %% ../nbs/36_neighbours.ipynb #scatter
 FAMILIES = dict(generated=ORANGE, training=INK, SGD=GREEN, copy='#56B4E9', noise='#56B4E9', average=PURPLE, soup=PURPLE, Gaussian='#999999', PCA='#999999', start=BLUE, mean=RED, another=RED, most=RED, fine='#F0E442')
 SYMBOLS = 'circle', 'square', 'diamond', 'triangle-up', 'cross', 'x', 'star'
-NEW = dict(distance='distance to the nearest training network<br>(1: as those of different runs)', disagreement='disagreement with the nearest<br>training network in predictions (%)')
+NEW = dict(distance='distance to the nearest training network<br>(1: as training networks among themselves)', disagreement='disagreement with the nearest<br>training network in predictions (%)')
 
 def novelty_scatter(
     tables:dict,           # title -> (frame as an `Audit` makes it, 'loss' or 'error')
@@ -43,10 +43,10 @@ def novelty_scatter(
             for c in xs: xs[c].append([p[c][i] for i in keep])
             fig.add(t, points(xs['distance'][-1], [p[metric][i] for i in keep], hover=name + ': %{y:.3g}, %{x:.3g}', name=name, legendgroup=name, showlegend=t == [*tables][0],
                               marker=dict(color=colour, symbol=SYMBOLS[used[colour] % len(SYMBOLS)], size=7, opacity=.8)))
-        fig.axes(t, dict(title=NEW['distance']), dict(title='test loss (nats)', type='log', dtick='D2') if metric == 'loss' else dict(title='test error (%)', rangemode='tozero'))
+        fig.axes(t, dict(title=NEW['distance']), dict(title='test loss (nats)', type='log', tickvals=log_ticks(.01, 100)) if metric == 'loss' else dict(title='test error (%)', rangemode='tozero'))
     titles = lambda c: {f'xaxis{fig.cells[t]}.title.text': NEW[c] for t in tables} | {f'xaxis{fig.cells[t]}.autorange': True for t in tables}
     buttons = [dict(method='update', label=word, args=[dict(x=xs[c]), titles(c)]) for c, word in dict(distance='in weights', disagreement='in predictions').items()]
-    fig.layout |= dict(showlegend=True, legend=dict(x=1.01, y=1), updatemenus=[dict(type='buttons', direction='right', x=0, y=1.1, xanchor='left', yanchor='bottom', buttons=buttons)])
+    fig.layout |= dict(showlegend=True, legend=dict(x=1.01, y=1, tracegroupgap=0, font=dict(size=11)), updatemenus=[dict(type='buttons', direction='right', x=0, y=1.1, xanchor='left', yanchor='bottom', buttons=buttons)])
     fig.layout['margin'] |= dict(t=90)
     return fig
 
@@ -167,7 +167,7 @@ def draw_scores(
                     fig.add(f'{n}{i}', points(d.prompt.tolist(), d[column].tolist(), 'lines+markers', f'{who}, {column}: %{{y:.0f}} %', name=who if not j else f'{who}, dotted', legendgroup=who, showlegend=n == [*studies][0] and i == j == 0,
                                               line=dict(color=colours[who][0], dash=lines[j], width=colours[who][1]), marker=dict(color=colours[who][0], size=4 + 1.5*colours[who][1])))
             y = ('nearer to own run (%)<br>dotted: start counted', 'to its checkpoint as asked (%)<br>dotted: own run, training renumbered')[i] if n == [*studies][0] else ''
-            fig.axes(f'{n}{i}', dict(title=f'prompted {label}', range=[*(df.prompt.iloc[[0, -1]] if df.prompt.iloc[0] < df.prompt.max() else [df.prompt.min(), df.prompt.max() + 1e-6])]), dict(title=y, range=[-4, 104]))
+            fig.axes(f'{n}{i}', dict(title=f'prompted {label}', range=room(df.prompt, .03)), dict(title=y, range=[-4, 104]))
     fig.layout |= dict(showlegend=True, legend=dict(orientation='h', y=1.12))
     fig.layout['margin'] |= dict(l=90)
     return fig
