@@ -18,9 +18,7 @@ ALLOWED = dict(
     datasets='tasks collect', cartpole='tasks weights collect', presets='tasks weights collect symmetry train datasets cartpole',
     imports='tasks weights store', released='tasks weights store model datasets', exports='tasks weights store', cluster='tasks collect train',
     lab='tasks store collect diffusion model train prompt evaluate presets', gallery='store report',
-    diversity='collect draw landscape prompt symmetry tasks weights',
-    updates='tasks weights collect diffusion model evaluate prompt draw presets',
-    lab='tasks store collect diffusion model train prompt evaluate presets', gallery='store report', scaling='evaluate draw lab',
+    updates='tasks weights collect diffusion model evaluate prompt draw presets', diversity='collect draw landscape prompt symmetry tasks weights', scaling='evaluate draw lab',
     audit='tasks weights collect store symmetry prompt evaluate zoo compare', neighbours='tasks weights collect store symmetry prompt evaluate draw landscape audit',
     cli='gallery presets tasks weights store collect symmetry tokens diffusion model train prompt evaluate batch report imports released exports cluster')
 CORE = ['tasks', 'weights', 'diffusion', 'tokens', 'model']    # never draw, print, or touch a path
