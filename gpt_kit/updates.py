@@ -89,10 +89,10 @@ def in_short(s, df:pd.DataFrame)->dict:
 # %% ../nbs/32_updates.ipynb #bars
 COLOURS = {'start': INK, 'step': BLUE, 'no model': PURPLE, 'G.pt': ORANGE, 'full run': GREEN}
 
-def board(titles:dict, height:int=330, space:float=.09)->Drawing: # name -> what stands above the panel
-    "Panels side by side, at most three in a row; `height` is that of a row in pixels."
+def board(titles:dict, height:int=330, columns:int=3, space:float=.09)->Drawing: # name -> what stands above the panel
+    "Panels side by side, in rows of equal length as far as possible; `height` is that of a row in pixels."
     names = list(titles)
-    rows = -(-len(names)//3)
+    rows = -(-len(names)//columns)
     each = -(-len(names)//rows)
     return Drawing([names[i:i + each] for i in range(0, len(names), each)], titles, height=height*rows + 60, space=space)
 
@@ -109,11 +109,12 @@ def one_legend(fig:Drawing)->Drawing:
 
 def draw_bars(fig:Drawing, name:str, s, df:pd.DataFrame)->None:
     "What `one_update` found, as bars with the standard deviation over starts."
-    most = np.nanmax([1e-9, *df['mean'][['start', 'full run']], *df.loc[df['kind'] == 'step', 'mean'].where(lambda m: m < 1e6)])
+    high = (df['mean'] + df['std'])[df['kind'].isin(('start', 'step', 'full run'))]                        # whatever the others may be
+    most = np.nanmax([1e-9, *high.where(high < 1e6)])
     says = [f'{v:.2g}' if abs(v) < 100 else f'{v:.0f}' for v in df['mean']]
     fig.add(name, dict(type='bar', x=[m.replace(' ', '<br>') + f'<br><b>{v}</b>' for m, v in zip(df.index, says)], y=df['mean'].clip(-1e6, 1e6).tolist(), error_y=dict(type='data', array=df['std'].clip(upper=1e6).tolist(), thickness=1.5, width=4),
                        marker=dict(color=[COLOURS[k] for k in df['kind']]), hovertemplate='%{x}: %{y:.3g}<extra></extra>'))
-    fig.axes(name, dict(tickangle=0, tickfont=dict(size=10)), dict(title=s.label, range=[0, 1.15*most]))
+    fig.axes(name, dict(tickangle=0, tickfont=dict(size=10)), dict(title=s.label, range=[0, 1.05*most]))
 
 # %% ../nbs/32_updates.ipynb #race
 def moments(n_steps:int, each:int=1, n:int=40)->list[int]:
@@ -253,7 +254,7 @@ def draw_obeyed(fig:Drawing, name:str, s, r:dict, n:int=6)->None:
     for x, y in zip(p[:n], r['got']['G.pt'][:n]): fig.add(name, points(x.tolist(), flat(y), 'lines', name='G.pt, one start', line=dict(color=BLUE, width=1), opacity=.6))
     for who, colour, dash in (('G.pt', ORANGE, 'solid'), ("another run's update", PURPLE, 'dot'), ('stored checkpoint', INK, 'dot')):
         fig.add(name, points(p.mean(0).tolist(), flat(r['got'][who].mean(0)), 'lines', who + ': asked %{x:.3g}, got %{y:.3g}', name=who + ', mean', line=dict(color=colour, width=3 if who == 'G.pt' else 2, dash=dash)))
-    fig.axes(name, dict(title=f'prompted {s.label}', range=[0, 1.03*high]), dict(title='achieved', range=[0, 1.1*high]))
+    fig.axes(name, dict(title=f'prompted {s.label}', range=[0, 1.03*high]), dict(title=f'achieved ({s.metric.unit})', range=[0, 1.1*high]))
 
 # %% ../nbs/32_updates.ipynb #second
 def ranks(v:Tensor)->Tensor: # (n,) -> (n,) 0..n-1; equal values share theirs
@@ -322,7 +323,7 @@ def draw_beyond(fig:Drawing, name:str, s, b:dict)->None:
             points([x[0], x[-1]], [x[0], x[-1]], 'lines', name='as asked', line=dict(color='#9aa5b1', width=1.5)), points([x[0], x[-1]], [s.ask.best]*2, 'lines', 'best in the data: %{y:.3g}', name='best in the data', line=dict(color=GREEN, dash='dash', width=1.5)))
     draw_band(fig, name, x, b['values'], 'G.pt', ORANGE, mode='lines+markers')
     pad = .04*(x[-1] - x[0])
-    fig.axes(name, dict(title=f'prompted {s.label}', range=[x[0] - pad, x[-1] + pad]), dict(title='achieved', range=[x[0] - pad, x[-1] + pad]))
+    fig.axes(name, dict(title=f'prompted {s.label}', range=[x[0] - pad, x[-1] + pad]), dict(title=f'achieved ({s.metric.unit})', range=[x[0] - pad, x[-1] + pad]))
 
 # %% ../nbs/32_updates.ipynb #tables
 def model_line(config:dict, plan:dict, **more)->dict: # of a GPT, of its training, and what else there is to say
