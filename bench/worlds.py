@@ -17,7 +17,7 @@ import torch
 HERE, ROOT = Path(__file__).parent, Path(__file__).parent.parent
 sys.path.insert(0, str(HERE))       # where wine:wine is found
 
-from gpt_kit.collect import GROUP, Recipe, descend, usual_recipe  # noqa: E402
+from gpt_kit.collect import GROUP, Recipe, descend, follow, usual_recipe  # noqa: E402
 from gpt_kit.evaluate import prompt_alignment, unseen_starts  # noqa: E402
 from gpt_kit.model import GPT, restore  # noqa: E402
 from gpt_kit.presets import usual_model, usual_plan  # noqa: E402
@@ -93,7 +93,7 @@ def limits(w):
     "How far a model's best answers are from what training makes of the same starts, and what random errors of such sizes would cost; both as shares of the way from start to end."
     task, ask, recipe = task_named(w.task), Prompter(*load_model(w.model, restore)), Recipe(**Store(w.store).info['recipe'])
     starts, g = unseen_starts(task, 32, UNSEEN), torch.Generator().manual_seed(0)
-    for _, rows in descend(task, starts, recipe.n_steps(task), recipe.optimizer, recipe.lr, recipe.weight_decay, recipe.batch, recipe.cosine): pass
+    for _, rows in follow(task, starts, recipe): pass
     ends, way = rows.clone(), (rows - starts).norm(dim=1, keepdim=True)
     off = ((ask(starts, measure(task, starts)[w.metric], ask.best) - ends).norm(dim=1, keepdim=True)/way).mean().item()
     noise = torch.randn(ends.shape, generator=g)

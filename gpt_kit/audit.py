@@ -17,7 +17,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from .collect import Recipe, checkpoint_steps, descend
+from .collect import Recipe, checkpoint_steps, follow
 from .compare import gaussian, iou
 from .evaluate import unseen_starts
 from .prompt import Prompter
@@ -161,9 +161,8 @@ def own_runs(
     order_seed:int=2**25, # of the minibatches; those of stores are below 2**24
 )->Tensor:              # (K, S, D) the starts first
     "What the optimizer makes of some starts, saved at the moments that the recipe would save."
-    n = recipe.n_steps(task)
-    steps, kept = checkpoint_steps(n, recipe.n_saves, list(range(len(starts))), recipe.spacing), torch.empty(len(starts), recipe.n_saves, starts.shape[1])
-    for step, rows in descend(task, starts, n, recipe.optimizer, recipe.lr, recipe.weight_decay, recipe.batch, recipe.cosine, order_seed):
+    steps, kept = checkpoint_steps(recipe.n_steps(task), recipe.n_saves, list(range(len(starts))), recipe.spacing), torch.empty(len(starts), recipe.n_saves, starts.shape[1])
+    for step, rows in follow(task, starts, recipe, order_seed):
         k, s = (steps == step).nonzero(as_tuple=True)
         kept[k, s] = rows[k]
     return kept

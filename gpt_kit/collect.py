@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['OPTIMIZERS', 'GROUP', 'SHARD', 'momentum_update', 'adam_update', 'minibatches', 'descend', 'checkpoint_steps',
-           'Recipe', 'usual_recipe', 'run_seeds', 'train_runs', 'estimate', 'shard_tensors', 'here', 'collect']
+           'Recipe', 'usual_recipe', 'run_seeds', 'follow', 'train_runs', 'estimate', 'shard_tensors', 'here',
+           'collect']
 
 # %% ../nbs/03_collect.ipynb #imports
 import math
@@ -131,19 +132,26 @@ def run_seeds(
     return [seed*2**20 + k for k in range(n)]
 
 # %% ../nbs/03_collect.ipynb #train-runs
+def follow(
+    task:Task,
+    rows:Tensor,       # (K, D) where the networks start
+    recipe:Recipe,
+    order_seed:int=0,  # of the minibatches
+)->Iterator[tuple[int,Tensor]]: # as `descend`
+    "Train networks as a collection does."
+    return descend(task, rows, recipe.n_steps(task), recipe.optimizer, recipe.lr, recipe.weight_decay, recipe.batch, recipe.cosine, order_seed)
+
 def train_runs(
     task:Task,
     seeds:list,    # of the runs, as `run_seeds` gives them
     recipe:Recipe,
 )->tuple[Tensor,Tensor]: # checkpoints (R, S, D), their steps (R, S)
     "Train some runs and keep their checkpoints. A run depends on its own seed alone, up to float rounding."
-    n = recipe.n_steps(task)
-    starts, steps = start_rows(task, seeds), checkpoint_steps(n, recipe.n_saves, seeds, recipe.spacing)
+    starts, steps = start_rows(task, seeds), checkpoint_steps(recipe.n_steps(task), recipe.n_saves, seeds, recipe.spacing)
     kept = torch.empty(*steps.shape, starts.shape[1])                    # (R, S, D)
     for g in sorted({s//GROUP for s in seeds}):
         mine = torch.tensor([i for i, s in enumerate(seeds) if s//GROUP == g])
-        for step, rows in descend(task, starts[mine], n, recipe.optimizer, recipe.lr, recipe.weight_decay,
-                                  recipe.batch, recipe.cosine, order_seed=g):
+        for step, rows in follow(task, starts[mine], recipe, g):
             k, s = (steps[mine] == step).nonzero(as_tuple=True)          # which of them keep this moment
             kept[mine[k], s] = rows[k]
     return kept, steps

@@ -17,7 +17,7 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
-from .collect import Recipe, descend
+from .collect import Recipe, follow
 from .draw import BLUE, GREEN, ORANGE, PURPLE, Drawing, draw_map, draw_marks, draw_picture, mosaic, points, spread
 from .landscape import Plane, grid_around, pca_plane, surface
 from .prompt import Prompter
@@ -61,7 +61,7 @@ def trained(
     "Where training ends, from each start with n orders of minibatches (of episodes, in a game)."
     ends = []
     for k in range(n):
-        for _, rows in descend(task, starts, recipe.n_steps(task), recipe.optimizer, recipe.lr, recipe.weight_decay, recipe.batch, recipe.cosine, first + k): pass
+        for _, rows in follow(task, starts, recipe, first + k): pass
         ends.append(rows)
     return torch.stack(ends, 1)
 

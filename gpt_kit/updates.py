@@ -6,9 +6,9 @@
 __all__ = ['RATES', 'DECAYS', 'PPO_RATES', 'COLOURS', 'FOREIGN', 'borrowed', 'trained', 'score', 'one_update', 'times_better',
            'in_short', 'board', 'one_legend', 'draw_bars', 'moments', 'race', 'steps_to', 'asked_again', 'best_of',
            'race_in_short', 'faint', 'draw_band', 'draw_steps', 'foreign_starts', 'in_errors', 'foreign_in_short',
-           'draw_again', 'obeyed', 'draw_obeyed', 'ranks', 'spearman', 'on_second', 'second_in_short', 'draw_second',
-           'beyond', 'beyond_in_short', 'draw_beyond', 'model_line', 'our_model', 'our_store', 'paper_model',
-           'as_asked', 'prior_bits', 'some_rows']
+           'draw_again', 'obeyed', 'draw_obeyed', 'on_second', 'second_in_short', 'draw_second', 'beyond',
+           'beyond_in_short', 'draw_beyond', 'model_line', 'our_model', 'our_store', 'paper_model', 'as_asked',
+           'prior_bits', 'some_rows']
 
 # %% ../nbs/32_updates.ipynb #imports
 import math
@@ -19,9 +19,10 @@ import numpy as np
 import pandas as pd
 import torch
 import torch.nn as nn
+from scipy.stats import spearmanr
 from torch import Tensor
 
-from .collect import OPTIMIZERS, descend
+from .collect import OPTIMIZERS, descend, follow
 from .diffusion import SCHEDULES, prior_kl
 from .draw import BLUE, GREEN, INK, ORANGE, PURPLE, RED, Drawing, points
 from .evaluate import optimizer_grid, prompt_alignment, r_squared, unseen_starts
@@ -50,8 +51,7 @@ PPO_RATES = (3e-4, 2e-3, 1e-2, 3e-2, .1)
 
 def trained(s, starts:Tensor, at:int|None=None)->Tensor: # (K, D) -> (K, D)
     "What a training makes of the starts, as the setting's collection trains; `at` some step, or at its end."
-    r = s.world.recipe
-    for step, rows in descend(s.task, starts, r.n_steps(s.task), r.optimizer, r.lr, r.weight_decay, r.batch, r.cosine, order_seed=10**6):
+    for step, rows in follow(s.task, starts, s.world.recipe, 10**6):
         if step == at: break
     return rows.clone()
 
@@ -114,7 +114,7 @@ def draw_bars(fig:Drawing, name:str, s, df:pd.DataFrame)->None:
     says = [f'{v:.2g}' if abs(v) < 100 else f'{v:.0f}' for v in df['mean']]
     fig.add(name, dict(type='bar', x=[m.replace(' ', '<br>') + f'<br><b>{v}</b>' for m, v in zip(df.index, says)], y=df['mean'].clip(-1e6, 1e6).tolist(), error_y=dict(type='data', array=df['std'].clip(upper=1e6).tolist(), thickness=1.5, width=4),
                        marker=dict(color=[COLOURS[k] for k in df['kind']]), hovertemplate='%{x}: %{y:.3g}<extra></extra>'))
-    fig.axes(name, dict(tickangle=0, tickfont=dict(size=10)), dict(title=s.label, range=[0, 1.05*most]))
+    fig.axes(name, dict(tickangle=0, tickfont=dict(size=9)), dict(title=s.label, range=[0, 1.05*most]))
 
 # %% ../nbs/32_updates.ipynb #race
 def moments(n_steps:int, each:int=1, n:int=40)->list[int]:
@@ -257,13 +257,6 @@ def draw_obeyed(fig:Drawing, name:str, s, r:dict, n:int=6)->None:
     fig.axes(name, dict(title=f'prompted {s.label}', range=[0, 1.03*high]), dict(title=f'achieved ({s.metric.unit})', range=[0, 1.1*high]))
 
 # %% ../nbs/32_updates.ipynb #second
-def ranks(v:Tensor)->Tensor: # (n,) -> (n,) 0..n-1; equal values share theirs
-    return (v[:, None] > v).double().sum(1) + ((v[:, None] == v).double().sum(1) - 1)/2
-
-def spearman(a:Tensor, b:Tensor)->float: # (n,), (n,) -> -1..1
-    "Rank correlation (Spearman 1904)."
-    return torch.corrcoef(torch.stack([ranks(a), ranks(b)]))[0, 1].item()
-
 def on_second(
     s,        # a setting whose task has a second test set
     r:dict,   # as `prompt_alignment` gives it
@@ -277,7 +270,7 @@ def second_in_short(d:dict)->dict: # as `on_second` gives it
     "The same in a few numbers: means over starts, and over prompts where nothing else is said."
     m = {k: v.mean(0) for k, v in d.items()}                                          # (P,) each
     lost, stored = m['second'] - m['first'], m['stored second'] - m['stored first']
-    return {'Spearman of prompt and second set': spearman(m['asked'], m['second']), 'best prompt, first set': m['first'][0].item(), 'best prompt, second set': m['second'][0].item(), 'best prompt, lost': lost[0].item(), 'best prompt, stored lose': stored[0].item(),
+    return {'Spearman of prompt and second set': float(spearmanr(m['asked'], m['second']).statistic), 'best prompt, first set': m['first'][0].item(), 'best prompt, second set': m['second'][0].item(), 'best prompt, lost': lost[0].item(), 'best prompt, stored lose': stored[0].item(),
             'lost': lost.mean().item(), 'stored lose': stored.mean().item(), 'lost more (share)': ((lost - stored).mean()/m['second'].mean()).item()}
 
 def draw_second(fig:Drawing, name:str, s, d:dict)->None:

@@ -29,9 +29,9 @@ def test_figure(file, run_here, tmp_path_factory):
     found = run_here(file, dict(SMALL, cache=str(tmp_path_factory.getbasetemp()/'cache')))
     assert found['verdict'] in WORDS and found['ours'] and found['paper']
 
-def test_command(gpt_kit, tmp_path):
+def test_command(gpt_kit, tmp_path, tmp_path_factory):
     "A figure by its name, and its page; what is there already is not made again."
-    words = ['figures', 'tab1', '-p', 'size', .01, '-p', 'cache', tmp_path/'cache', '--out', tmp_path/'out']
+    words = ['figures', 'tab1', '-p', 'size', .01, '-p', 'cache', tmp_path_factory.getbasetemp()/'cache', '--out', tmp_path/'out']
     code, out, err = (r := gpt_kit(*words, cwd=ROOT)).returncode, r.stdout, r.stderr
     assert code == 0, err
     assert 'Tab. 1' in out and 'Tab. 1' in (tmp_path/'out'/'index.html').read_text() and json.loads((tmp_path/'out'/'verdicts.json').read_text())
