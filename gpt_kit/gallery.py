@@ -20,7 +20,7 @@ MIME = 'application/vnd.gpt-kit.verdict+json'
 WORDS = ('holds', 'holds in part', 'does not hold here')
 
 def _shown(v): # a value as a table shows it
-    if isinstance(v, float): return f'{v:.3g}' if abs(v) < 1000 else f'{v:.0f}'
+    if isinstance(v, float): return f'{v:.4g}' if abs(v) < 1000 else f'{v:.0f}'
     return ', '.join(_shown(w) for w in v) if isinstance(v, (list, tuple)) else '–' if v is None else str(v)
 
 def numbers_html(
@@ -30,6 +30,7 @@ def numbers_html(
     cell, esc = lambda v: f'<td>{html.escape(_shown(v))}</td>', lambda k: html.escape(str(k))
     flat, deep = ({k: v for k, v in numbers.items() if isinstance(v, dict) == d} for d in (False, True))
     heads = list(dict.fromkeys(k for v in deep.values() for k in v))
+    if len(heads) > len(deep): heads, deep = list(deep), {h: {k: v[h] for k, v in deep.items() if h in v} for h in heads}     # rather long than wide
     rows = ''.join(f'<tr><td>{esc(k)}</td>{cell(v)}</tr>' for k, v in flat.items())
     table = '<tr><th></th>' + ''.join(f'<th>{esc(h)}</th>' for h in heads) + '</tr>' + ''.join(f'<tr><td>{esc(k)}</td>' + ''.join(cell(v.get(h, '')) for h in heads) + '</tr>' for k, v in deep.items())
     return ''.join(f'<div class="scroll"><table>{t}</table></div>' for t in (rows, table if deep else '') if t)
@@ -43,7 +44,7 @@ class Verdict(dict):
         return f'{numbers_html(self["ours"])}<ul class="checks" style="list-style:none;padding-left:0">{checks}</ul><p class="verdict"><b>{self["name"]}: {self["verdict"]}</b></p>'
 
     def _repr_mimebundle_(self, **_):
-        return {'text/html': f'<p>{html.escape(self["paper"])}</p>{self.html}', 'text/plain': f"{self['name']}: {self['verdict']}", MIME: dict(self)}
+        return {'text/html': f'<p>{html.escape(self["paper"])}</p>{self.html}', 'text/plain': f"{self['name']}: {self['verdict']}", MIME: json.dumps(self)}   # as text, because a notebook sorts what is in a dict
 
 def verdict(
     name:str,     # of the table or figure
@@ -77,7 +78,7 @@ NOTE = 'Small models on two CPU cores, so a claim that does not hold here may we
 
 def verdict_of(nb)->Verdict|None:
     "The verdict of an executed notebook, None when it has not come so far."
-    found = [o['data'][MIME] for c in nb.cells for o in c.get('outputs', []) if MIME in o.get('data', {})]
+    found = [json.loads(o['data'][MIME]) for c in nb.cells for o in c.get('outputs', []) if MIME in o.get('data', {})]
     return Verdict(found[-1]) if found else None
 
 def figures_of(nb, name:str)->list[str]: # HTML
@@ -94,12 +95,12 @@ def gallery_html(
 )->str:
     "The first page: a table of all, then each with picture, claim, numbers and verdict."
     esc, seconds = html.escape, lambda s: f"{log[s]['seconds']:.0f} s" if s in log else ''
-    row = lambda s, v: f'<tr><td><a href="#{s}">{esc(v["name"] if v else s)}</a></td><td style="text-align:left">{esc(v["paper"]) if v else "did not run to its end"}</td><td>{badge(v["verdict"]) if v else ""}</td><td>{seconds(s)}</td></tr>'
-    counts = ', '.join(f"{n} {w}" for w in WORDS if (n := sum(v['verdict'] == w for v in verdicts.values() if v)))
+    row = lambda s, v: f'<tr><td><a href="#{s}">{esc(v["name"] if v else s)}</a></td><td style="text-align:left">{esc(v["paper"]) if v else "did not run to its end"}</td><td style="white-space:nowrap">{badge(v["verdict"]) if v else ""}</td><td style="white-space:nowrap">{seconds(s)}</td></tr>'
+    counts = ', '.join(f"{sum(v['verdict'] == w for v in verdicts.values() if v)} {many}" for w, many in zip(WORDS, ('hold', 'hold in part', 'do not hold here')))
     body = [f'<h1>The papers\' figures, made again</h1><p class="lead">{counts}. In all {sum(l["seconds"] for s, l in log.items() if s in shown)/60:.0f} minutes.</p><p class="note">{NOTE}</p>',
             '<div class="scroll"><table class="wide"><tr><th></th><th style="text-align:left">the claim</th><th>verdict</th><th>time</th></tr>' + ''.join(row(s, v) for s, v in verdicts.items()) + '</table></div>']
     for s, v in verdicts.items():
-        if v: body.append(f'<h2 id="{s}">{esc(v["name"])}: {badge(v["verdict"])}</h2><p><b>The claim.</b> {esc(v["paper"])}</p>{"".join(figures_of(shown[s], s))}{v.html}<p class="note"><a href="{s}.html">the notebook, with its rule</a></p>')
+        if v: body.append(f'<h2 id="{s}">{esc(v["name"])}: {badge(v["verdict"])}</h2><p><b>The claim:</b> {esc(v["paper"])}.</p>{"".join(figures_of(shown[s], s))}{v.html}<p class="note"><a href="{s}.html">the notebook, with its rule</a></p>')
     return page_html('The papers\' figures, made again', '\n'.join(body))
 
 def write_gallery(
@@ -109,7 +110,7 @@ def write_gallery(
     import nbformat
     from plotly.offline import get_plotlyjs
     folder = Path(folder)
-    shown = {p.stem: nbformat.read(p, 4) for p in sorted(folder.glob('*.ipynb')) if read_json(p)}
+    shown = {p.stem: nbformat.read(p, 4) for p in sorted(folder.glob('*.ipynb'), key=lambda p: (not p.stem.startswith('fig'), p.stem)) if read_json(p)}   # the paper's figures first
     if not shown: raise ValueError(f"there are no executed notebooks in {folder}; make some with: gpt-kit figures")
     verdicts, log = {s: verdict_of(nb) for s, nb in shown.items()}, {s: l for s, l in read_json(folder/'run.json').items() if s in shown}
     write_whole(folder/'plotly.min.js', get_plotlyjs().encode())

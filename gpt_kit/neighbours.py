@@ -26,7 +26,7 @@ from .weights import Layout, forward, measure
 # %% ../nbs/36_neighbours.ipynb #scatter
 FAMILIES = dict(generated=ORANGE, training=INK, SGD=GREEN, copy='#56B4E9', noise='#56B4E9', average=PURPLE, soup=PURPLE, Gaussian='#999999', PCA='#999999', start=BLUE, mean=RED, another=RED, most=RED, fine='#F0E442')
 SYMBOLS = 'circle', 'square', 'diamond', 'triangle-up', 'cross', 'x', 'star'
-NEW = dict(distance='distance to the nearest training network<br>(1: as training networks among themselves)', disagreement='disagreement with the nearest<br>training network in predictions (%)')
+NEW = dict(distance='distance to the nearest training<br>network (1: theirs to each other)', disagreement='disagreement with the nearest<br>training network in predictions (%)')
 
 def novelty_scatter(
     tables:dict,           # title -> (frame as an `Audit` makes it, 'loss' or 'error')
