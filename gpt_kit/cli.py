@@ -68,7 +68,7 @@ def main(
         print(f"gpt-kit: there is no command {name!r}{batches.closest(name, COMMANDS)}; use one of {', '.join(COMMANDS)}", file=sys.stderr); return 1
     if os.getcwd() not in sys.path: sys.path.append(os.getcwd())        # where --task mymodule:mytask looks
     f = COMMANDS[name]
-    parser = batch_parser(f) if f in (run, figures) else anno_parser(f, prog=f'gpt-kit {name}')
+    parser = batch_parser(f) if name in ('run', 'figures') else anno_parser(f, prog=f'gpt-kit {name}')
     args = {k: v for k, v in vars(parser.parse_args(words)).items() if k not in ('pdb', 'xtra')}
     try:
         with warnings.catch_warnings():
