@@ -300,13 +300,15 @@ def figures(
 ):
     "Make the papers' figures again, each with a verdict; ends in index.html and verdicts.json."
     there = sorted(Path('nbs/figures').glob('*.ipynb'))
+    if not there: raise ValueError("there is no folder nbs/figures with notebooks here; run this in a clone of the repository")
     for w in notebooks:
         if not any(f.stem.startswith(w) for f in there): raise ValueError(f"there is no figure {w!r} in nbs/figures{batches.closest(w, [f.stem.split('_')[0] for f in there])}; there are {', '.join(f.stem for f in there)}")
     chosen = [f for f in there if (f.stem.startswith(tuple(notebooks)) if notebooks else not f.stem.startswith('pdiff'))]
     try: batches.run_notebooks(chosen, given_parameters(chosen, p, file), out, again, chained=False)
     finally: shown = gallery.write_gallery(out) if list(Path(out).glob('*.ipynb')) else {}
     for v in shown.values(): print(f"{v['verdict']:20} {v['name']:12} {v['paper']}")
-    print(f"\n{Path(out)/'index.html'}; peak memory of one notebook {resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss/1e6:.1f} GB")
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss/(1e9 if sys.platform == 'darwin' else 1e6)      # bytes there, kilobytes elsewhere
+    print(f"\n{Path(out)/'index.html'}; peak memory of one notebook {peak:.1f} GB")
 
 def batch_parser(
     f,   # `run` or `figures`

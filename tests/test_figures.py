@@ -10,8 +10,8 @@ from gpt_kit.gallery import WORDS
 ROOT = Path(__file__).parent.parent
 FIGURES = [f for f in sorted((ROOT/'nbs'/'figures').glob('*.ipynb')) if not f.stem.startswith('pdiff')]
 SMALL = dict(size=.01, n_starts=2, n_prompts=4, n_samples=6, n_points=7, n_updates=2, opt_steps=12, seeds=1,
-             n_orders=2, n_trained=2, n_frames=4, n_rows=2, n_others=6, n_side=3, ddpm_steps=4)
-SMALL |= dict(widths=[24], n_runs=[16], saves=[2], moments=[1.])
+             n_orders=2, n_trained=2, n_frames=4, n_rows=2, n_others=6, n_side=3, ddpm_steps=4,
+             widths=[24], n_runs=[16], saves=[2], moments=[1.])
 
 @pytest.mark.parametrize('file', FIGURES, ids=lambda f: f.stem)
 def test_figures_look_alike(file):
@@ -37,4 +37,6 @@ def test_command(gpt_kit, tmp_path, tmp_path_factory):
     assert 'Tab. 1' in out and 'Tab. 1' in (tmp_path/'out'/'index.html').read_text() and json.loads((tmp_path/'out'/'verdicts.json').read_text())
     assert 'has run already' in gpt_kit(*words, cwd=ROOT).stdout
     bad = gpt_kit('figures', 'fig99', cwd=ROOT)
+    elsewhere = gpt_kit('figures', cwd=tmp_path)
+    assert elsewhere.returncode == 1 and 'clone of the repository' in elsewhere.stderr and elsewhere.stderr.count('\n') == 1
     assert bad.returncode == 1 and re.search(r"there is no figure 'fig99'.*fig03", bad.stderr) and bad.stderr.count('\n') == 1
