@@ -8,7 +8,7 @@ import json
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,12 +19,11 @@ sys.path.insert(0, str(HERE))       # where wine:wine is found
 
 from gpt_kit.collect import GROUP, Recipe, descend, follow, usual_recipe  # noqa: E402
 from gpt_kit.evaluate import prompt_alignment, unseen_starts  # noqa: E402
-from gpt_kit.model import GPT, restore  # noqa: E402
-from gpt_kit.presets import usual_model, usual_plan  # noqa: E402
+from gpt_kit.model import restore  # noqa: E402
 from gpt_kit.prompt import Prompter  # noqa: E402
 from gpt_kit.store import Store, write_whole  # noqa: E402
 from gpt_kit.tasks import task_named  # noqa: E402
-from gpt_kit.train import load_model, metric_scale, prepare, train_gpt  # noqa: E402
+from gpt_kit.train import load_model, prepare  # noqa: E402
 from gpt_kit.weights import measure  # noqa: E402
 
 UNSEEN = 12      # seed of the 64 starts; used here alone, and never to choose a setting
@@ -39,6 +38,7 @@ class World:
     bar:float           # of prompt alignment
     collect:tuple = ()  # words for gpt-kit collect
     train:tuple = ()    # words for gpt-kit train
+    calibrate:bool = False  # afterwards, on starts that the model learned from
 
     @property
     def name(self): return f"{self.task.split(':')[-1]}-{self.metric}"
@@ -55,7 +55,7 @@ WORLDS = [
     World('digits-cnn', 'loss', .9, CNN),
     World('digits-cnn', 'error', .85, CNN),
     World('wine:wine', 'loss', .9),
-    World('cartpole', 'return', .8, ('--runs', 512), ('--steps', 1500, '--power', 1)),
+    World('cartpole', 'return', .8, ('--runs', 512), ('--steps', 2000, '--power', 1), calibrate=True),
 ]
 
 
@@ -81,6 +81,9 @@ def run(w):
     if not (w.store/'index.json').exists(): note(w.name, collect_s=command('collect', w.store, '--task', w.task, *w.collect))
     if not w.model.exists(): note(w.name, train_s=command('train', w.store, w.model, '--metric', w.metric, *w.train))
     task, ask = task_named(w.task), Prompter(*load_model(w.model, restore))
+    if w.calibrate and 'calibration' not in ask.info:
+        note(w.name, alignment_before_calibration=prompt_alignment(ask, task, 64, seed=UNSEEN)['alignment'], calibrate_s=command('calibrate', w.model, w.store))
+        ask = Prompter(*load_model(w.model, restore))
     r = prompt_alignment(ask, task, 64, seed=UNSEEN)
     best = r['achieved'][:, 0]
     note(w.name, alignment=r['alignment'], bar=w.bar, worst_start=r['each'][r['each'].isfinite()].min().item(), starts_at_best=int((~r['each'].isfinite()).sum()), asked_for=ask.best, best_prompt=best.mean().item(), best_prompt_std=best.std().item(), train_s=ask.info['seconds'])
@@ -131,20 +134,6 @@ def policies():
     note('320 policies are judged', seconds=seconds, bar=5, mean_return=returns.mean().item())
 
 
-def curve(w, all_steps=(250, 500, 1000), shares=(1, .25)):
-    "Alignment of a world against training steps and against runs, for one that misses its bar."
-    task, plan, layers = task_named(w.task), dict(zip(w.train[::2], w.train[1::2])), None
-    for share, steps in [(shares[0], s) for s in all_steps] + [(s, all_steps[1]) for s in shares[1:]]:
-        data = prepare(Store(w.store), f'test_{w.metric}')
-        data.runs, layers = data.runs[:int(share*len(data.runs))], data.store.layout.layers
-        torch.manual_seed(0)
-        file = OUT/f'{w.name}-{steps}-{share}.safetensors'
-        if not file.exists(): train_gpt(GPT(layers, metric_scale=metric_scale(data), **usual_model(layers)), data, replace(usual_plan(layers), steps=steps), file, power=plan.get('--power', 2.), progress=False)
-        ask = Prompter(*load_model(file, restore))
-        r = prompt_alignment(ask, task, 64, seed=UNSEEN)
-        note(f'{w.name}, {steps} steps, {len(data.runs)} runs', alignment=r['alignment'], best_prompt=r['achieved'][:, 0].mean().item(), train_s=ask.info['seconds'])
-
-
 def table():
     "The figures so far."
     for name, v in note('machine', threads=torch.get_num_threads()).items():
@@ -154,9 +143,8 @@ def table():
 if __name__ == '__main__':
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('names', nargs='*', default=[''], help='how the names of the worlds to run begin (default: all)')
-    p.add_argument('--curve', action='store_true', help='instead, alignment against training steps and runs, from the collection that is there')
     a = p.parse_args()
     chosen = [w for w in WORLDS if w.name.startswith(tuple(a.names))]
-    for w in chosen: curve(w) if a.curve else run(w)
-    if not a.curve and any(w.task == 'cartpole' for w in chosen): policies()
+    for w in chosen: run(w)
+    if any(w.task == 'cartpole' for w in chosen): policies()
     table()

@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['POLICY', 'PAPER', 'carts', 'resets', 'orthogonal_start', 'seen', 'act', 'play', 'rollout', 'advantages', 'mean_of',
-           'objective', 'Game', 'ppo_gradient', 'ppo', 'mean_return', 'cartpole', 'cartpole_paper', 'film']
+           'objective', 'Game', 'ppo_gradient', 'ppo', 'mean_return', 'passed', 'cartpole', 'cartpole_paper', 'film']
 
 # %% ../nbs/22_cartpole.ipynb #imports
 import io, math, os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -81,6 +81,7 @@ def play(
     begin:Tensor,             # (N, 4) where the episodes begin
     draw:torch.Generator|None=None,  # to draw actions with, the same numbers for all policies; None pushes right whenever that is more probable
     name:str='CartPole-v1',
+    watch:Callable|None=None, # called before each step with what is seen (K, 4, N) and who still plays (K, N)
 )->Tensor:                    # (K, N) steps until the end
     "The returns of K policies in the same N episodes."
     K, N = len(rows), len(begin)
@@ -88,7 +89,9 @@ def play(
     env.state = np.tile(begin.cpu().numpy().T.astype(np.float64), K)  # (4, K*N)
     returns, alive = torch.zeros(K, N), torch.ones(K, N, dtype=torch.bool)
     for _ in range(env.max_episode_steps):
-        logit = forward(layout, rows, seen(env, K).to(rows.device))[:, 0]    # (K, N)
+        now = seen(env, K)
+        if watch: watch(now, alive)
+        logit = forward(layout, rows, now.to(rows.device))[:, 0]     # (K, N)
         _, _, fell, out_of_time, _ = act(env, logit > 0 if draw is None else logit.sigmoid() > torch.rand(N, generator=draw).to(rows.device))
         returns += alive
         alive &= torch.from_numpy(~(fell | out_of_time)).view(K, N)
@@ -175,6 +178,7 @@ class Game:
 
     def learn(self, *args)->Iterator: return ppo(self, *args)
     def measure(self, *args)->dict: return mean_return(self, *args)
+    def inputs(self, *args)->Tensor: return passed(self, *args)
 
 PAPER = Game(carts=64, moments=128, passes=8, parts=2, lam=.95)  # G.pt: 8,192 moments a round; with 500 rounds at a rate of 3e-4
 
@@ -234,6 +238,19 @@ def mean_return(
     draw = lambda: torch.Generator().manual_seed(0) if split == 'train' else None
     each = [play(layout, some, begin, draw(), game.name).mean(1) for some in layout.check(rows).split(64) if len(some)]
     return {'return': torch.cat(each).to(rows.device) if each else torch.zeros(0)}
+
+def passed(
+    game:Game,
+    task:Task,
+    rows:Tensor,   # (K, D)
+    n:int=8192,
+    seed:int=0,
+)->Tensor:         # (4, n)
+    "States that these policies come through in the training episodes, each moment as likely as any other."
+    met = []
+    play(Layout(task.layers), rows, task.inputs['train'][0].T, name=game.name, watch=lambda now, alive: met.append(now.transpose(1, 2)[alive]))
+    met = torch.cat(met)
+    return met[torch.randint(len(met), (n,), generator=torch.Generator().manual_seed(seed))].T.contiguous()
 
 def cartpole(
     game:Game=Game(),

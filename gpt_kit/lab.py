@@ -18,6 +18,7 @@ from pathlib import Path
 
 import torch
 
+from .behaviour import Behaviour
 from .collect import Recipe, collect, usual_recipe
 from .diffusion import linear_schedule
 from .evaluate import prompt_alignment
@@ -49,8 +50,8 @@ CNN = dict(epochs=10, n_saves=24)
 WORLDS = {
     'digits-loss': lambda: _ours('digits', 'loss', 2048),
     'digits-error': lambda: _ours('digits', 'error', 2048),
-    'cnn-loss': lambda: _ours('digits-cnn', 'loss', 2048, CNN, steps=1000),
-    'cnn-error': lambda: _ours('digits-cnn', 'error', 2048, CNN, steps=1000),
+    'cnn-loss': lambda: _ours('digits-cnn', 'loss', 2048, CNN, steps=1500),
+    'cnn-error': lambda: _ours('digits-cnn', 'error', 2048, CNN, steps=1500),
     'cartpole-return': lambda: _ours('cartpole', 'return', 512, power=1., steps=750)}
 
 def world_named(
@@ -73,7 +74,7 @@ def world_named(
     return replace(w, runs=max(16, round((runs or w.runs)*size)), recipe=r, model=w.model | model, plan=replace(t, steps=max(8, round(t.steps*size))), **kw)
 
 # %% ../nbs/30_lab.ipynb #digest
-AT_WORK = 'tasks weights collect cartpole store symmetry tokens diffusion model train prompt evaluate lab'.split()
+AT_WORK = 'tasks weights collect cartpole store symmetry tokens diffusion model train behaviour prompt evaluate lab'.split()
 
 def digest(
     what:dict,   # JSON-ready
@@ -165,6 +166,11 @@ class Setting:
         data = prepare(self.store, f'test_{self.world.metric}')
         return replace(data, runs=data.runs[:self.first])
 
+    @cached_property
+    def behaves(self)->Behaviour|None:
+        "What networks do, for a plan where it counts."
+        return Behaviour(self.task, self.data) if self.world.plan.behaviour else None
+
     def fresh(self)->GPT:
         "An untrained model."
         torch.manual_seed(self.seed)
@@ -180,7 +186,7 @@ class Setting:
     def ask(self)->Prompter:
         "The trained model, ready to be asked; its `info` has the seconds of its training."
         path = self.lab.place(self.name, self.making, '.safetensors')
-        if not path.exists(): train_gpt(self.fresh(), self.data, self.world.plan, path, self.seed, self.world.draw, self.world.power)
+        if not path.exists(): train_gpt(self.fresh(), self.data, self.world.plan, path, self.seed, self.world.draw, self.world.power, behaviour=self.behaves)
         self.lab.trim()
         return Prompter(*load_model(path, restore))
 
@@ -204,7 +210,7 @@ class Setting:
         sets = dict(unseen=(data.held_out, None)) | (dict(seen=(data.runs, data.store.rows(data.runs[:n_starts], 0*data.runs[:n_starts]))) if seen else {})
         fixed = {k: draw(runs, 512, torch.Generator().manual_seed(0), False) for k, (runs, _) in sets.items()}
         t = time.perf_counter()
-        for r in train(state, lambda m, g: diffusion_loss(m, draw(data.runs, w.plan.batch, g, augment), ab, g)):
+        for r in train(state, lambda m, g: diffusion_loss(m, draw(data.runs, w.plan.batch, g, augment), ab, g, 'cpu', (0, 1), self.behaves, w.plan.behaviour)):
             if r.step not in at: continue
             spent += time.perf_counter() - t
             line, ask = dict(step=r.step, seconds=spent), Prompter(state.ema, info)

@@ -7,7 +7,7 @@ __all__ = ['SAID', 'CARTPOLE_RECIPE', 'PRESETS', 'Preset', 'preset_named', 'usua
 
 # %% ../nbs/27_presets.ipynb #imports
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .cartpole import POLICY
 from .collect import Recipe
@@ -70,8 +70,10 @@ def usual_plan(
     layers:list,           # of the networks
     tokens:str='neuron',
 )->Plan:
-    "And for how long."
-    return Plan(steps=4500, batch=16) if usual_model(layers, tokens)['width'] == 128 else Plan()
+    "And for how long, and how much it counts what networks do (lesson 37): for convolutions, and for policies, which have one output."
+    if usual_model(layers, tokens)['width'] != 128: return Plan()
+    plan = Plan(steps=4500, batch=16)
+    return replace(plan, lr=2e-3, behaviour=5.) if any(kind == 'Conv2d' for kind, *_ in layers) or layers[-1][2] == 1 else plan
 
 # %% ../nbs/27_presets.ipynb #needs
 def needs(

@@ -117,13 +117,17 @@ def diffusion_loss(
     generator:torch.Generator,
     device:str='cpu',
     part:tuple=(0, 1),          # (i, n): of what is drawn, only the i-th of n equal parts
+    behaviour:Callable|None=None, # (guess, future, generator) -> (), added as often as `weight` says (lesson 37)
+    weight:float=0.,
 )->Tensor:                      # ()
     "Mean squared error of the guess, at random amounts of noise (G.pt, Eq. 1)."
     j = torch.randint(len(ab), (len(pairs.start),), generator=generator)
     noised = add_noise(pairs.future, ab[j], torch.randn(pairs.future.shape, generator=generator))
     mine = slice(*(len(j)*(part[0] + end)//part[1] for end in (0, 1)))
     noised, j, start, prompt, metric, future = (t[mine].to(device) for t in (noised, j, pairs.start, pairs.prompt, pairs.metric, pairs.future))
-    return (model(noised, j, start, prompt, metric) - future).square().mean()
+    guess = model(noised, j, start, prompt, metric)
+    error = (guess - future).square().mean()
+    return error + weight*behaviour(guess, future, generator) if weight else error
 
 # %% ../nbs/09_train.ipynb #plan
 @dataclass(frozen=True)
@@ -137,6 +141,7 @@ class Plan:
     clip:float = 1.           # greatest norm of a gradient; inf: any
     beta2:float = .98         # of AdamW: how slowly squared gradients are forgotten
     ema:float = .995          # greatest decay of the EMA
+    behaviour:float = 0.      # what counts beside the weights: how many times what networks do with them (lesson 37)
 
     def rate(self, step:int)->float:
         "Learning rate of a step, 0..steps-1: linear warm-up, then cosine to 0."
@@ -278,17 +283,19 @@ def train_gpt(
     progress:bool=True,       # show a bar
     every:int=100,            # steps between saves and held-out measurements
     engine=Alone(),           # who computes gradients
+    behaviour:Callable|None=None, # how differently networks behave, for a plan where that counts, as lesson 37's Behaviour
 )->list[dict]:                # as `fit`
     "Train on a store and write the EMA model. Models that don't know about symmetry see permuted copies."
     ab, out, store = SCHEDULES[schedule](), Path(out), data.store
+    if plan.behaviour and not behaviour: raise ValueError("in this plan it counts what networks do, not their weights alone; give train_gpt a `behaviour`, as lesson 37 makes it, or plan with behaviour=0")
     if plan.batch % engine.parts: raise ValueError(f"a batch of {plan.batch} pairs cannot be divided into {engine.parts} equal parts (processes × accumulation); choose a multiple of {engine.parts}")
     for t in out.parent.glob(f'.{out.stem}.*.tmp') if engine.main else (): t.unlink()           # of a process that was killed
     augment = model.config['tokens'] != 'neuron'
     pairs = lambda runs, B, g: draw_pairs(data, runs, B, g, draw, power, augment)
-    loss = lambda m, g, part=(0, 1): diffusion_loss(m, pairs(data.runs, plan.batch, g), ab, g, device, part)
+    loss = lambda m, g, part=(0, 1): diffusion_loss(m, pairs(data.runs, plan.batch, g), ab, g, device, part, behaviour, plan.behaviour)
     def held_out(m):
         g = torch.Generator().manual_seed(0)
-        with torch.inference_mode(): return diffusion_loss(m, pairs(data.held_out, 512, g), ab, g, device).item()
+        with torch.inference_mode(): return diffusion_loss(m, pairs(data.held_out, 512, g), ab, g, device, (0, 1), behaviour, plan.behaviour).item()
     about = dict(config=model.config, task=store.info['task'], fingerprint=store.info['fingerprint'], recipe=store.info['recipe'], store_seed=store.info['seed'],
                  runs=store.R, metric=store.metrics[data.metric], seed=seed, draw=draw, power=power, schedule=schedule)
     state, file = State(model, plan, seed, device), out.with_suffix('.training.safetensors')

@@ -17,10 +17,10 @@ ALLOWED = dict(
     pdiff='diffusion train', zoo='tasks weights collect store', compare='tasks symmetry zoo draw',
     datasets='tasks collect', cartpole='tasks weights collect', presets='tasks weights collect symmetry train datasets cartpole',
     imports='tasks weights store', released='tasks weights store model datasets', exports='tasks weights store', cluster='tasks collect train',
-    lab='tasks store collect diffusion model train prompt evaluate presets', gallery='store report',
+    behaviour='tasks weights', lab='behaviour tasks store collect diffusion model train prompt evaluate presets', gallery='store report',
     updates='tasks weights collect diffusion model evaluate prompt draw presets', diversity='collect draw landscape prompt symmetry tasks weights', scaling='evaluate draw lab',
     audit='tasks weights collect store symmetry prompt evaluate zoo compare', neighbours='tasks weights collect store symmetry prompt evaluate draw landscape audit',
-    cli='gallery presets tasks weights store collect symmetry tokens diffusion model train prompt evaluate batch report imports released exports cluster')
+    cli='behaviour gallery presets tasks weights store collect symmetry tokens diffusion model train prompt evaluate batch report imports released exports cluster')
 CORE = ['tasks', 'weights', 'diffusion', 'tokens', 'model']    # never draw, print, or touch a path
 HEAVY = ['gymnasium', 'plotly', 'ipywidgets', 'pandas', 'sklearn', 'matplotlib', 'papermill', 'nbconvert']
 
