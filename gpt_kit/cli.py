@@ -222,7 +222,7 @@ def calibrate(
     runs = prepare(there, f'test_{ask.metric}').runs[:starts]
     curve = calibration(ask, task_named(ask.info['task'], ask.info['fingerprint']), there.rows(runs, 0*runs))
     save_model(model, ask.model, ask.info | dict(calibration=curve))
-    print(f"{model}: told {', '.join(f'{t:.4g}' for t in curve['told'][::9])} it gives {', '.join(f'{g:.4g}' for g in curve['given'][::9])} {ask.info['metric']['unit']}, mean of {len(runs)} starts; from now on it is told what gives what you ask for")
+    print(f"{model}: told to go {', '.join(f'{1 - t:.0%}' for t in curve['told'][::9])} of the way from a start to the best in the data, it goes {', '.join(f'{1 - g:.0%}' for g in curve['given'][::9])}, mean of {len(runs)} starts; from now on it is told what gives what you ask for")
 
 # %% ../nbs/15_cli.ipynb #evaluate
 def tuned(task, rows, n_steps)->list: # as `optimizer_grid` gives it, after one step and after a full run

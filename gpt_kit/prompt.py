@@ -36,10 +36,16 @@ class Prompter:
         odd = prompt[(prompt < low - 1e-6) | (prompt > high + 1e-6)]
         if len(odd): warnings.warn(f"a test {self.metric} of {odd[0].item():.4g} was asked for, outside of what this model has seen ({low:.4g} to {high:.4g}); the answer is a guess", stacklevel=3)
 
-    def told(self, prompt:Tensor)->Tensor:
-        "What the model is told when this is wanted: something else if it was calibrated."
+    def told(self,
+        prompt:Tensor,  # (K,) what is wanted
+        metric:Tensor,  # (K,) of the starts
+    )->Tensor:          # (K,)
+        "What the model is told: what is wanted, or something else if it was calibrated."
         if not (c := self.info.get('calibration')): return prompt
-        return torch.from_numpy(np.interp(prompt.cpu().numpy(), c['given'], c['told'])).float()
+        way = metric.cpu() - self.best
+        share = ((prompt.cpu() - self.best)/way).nan_to_num(-1.)                # 0: the best in the data; 1: as the start is
+        told = torch.from_numpy(np.interp(share.numpy(), c['given'], c['told'])).float()
+        return torch.where((share >= 0) & (share <= 1), self.best + way*told, prompt.cpu())
 
     def __call__(self,
         rows:Tensor,                  # (K, D) networks to start from
@@ -61,7 +67,7 @@ class Prompter:
         if prompt.ndim and prompt.shape not in ((1,), (len(rows),)): raise ValueError(f"{len(rows)} networks, but prompts of shape {tuple(prompt.shape)}; give one prompt, or one for each")
         prompt = prompt.expand(len(rows))
         self.check(prompt)
-        prompt = self.told(prompt)
+        prompt = self.told(prompt, metric)
         g = torch.Generator().manual_seed(seed)
         if noise is None: noise = torch.randn(rows.shape, generator=g)
         start, prompt, metric, noise = (t.to(self.device) for t in (rows*self.info['scale'], prompt, metric, noise))
@@ -79,15 +85,19 @@ def calibration(
     rows:Tensor,      # (K, D) starts that the model learned from
     n_prompts:int=16, # for each, from the best in the data to its own metric
     seed:int=0,       # of the noise
-)->dict:              # told and given (64,), both rising
-    "What the model gives on average for what it is told, as `info['calibration']` wants it."
+)->dict:              # told and given (64,), shares of that way, both rising
+    "What the model gives on average for what it is told, as `info['calibration']` wants it. Raises ValueError when no start can be asked for anything better."
     from sklearn.isotonic import IsotonicRegression
     raw, metric = Prompter(ask.model, {k: v for k, v in ask.info.items() if k != 'calibration'}, ask.device), measure(task, rows)[ask.metric]
-    prompts = (ask.best + (metric[:, None] - ask.best)*torch.linspace(0, 1, n_prompts)).flatten()       # (K*n,)
-    given = measure(task, raw(rows.repeat_interleave(n_prompts, 0), metric.repeat_interleave(n_prompts), prompts, seed))[ask.metric]
-    told = torch.linspace(prompts.min(), prompts.max(), 64)
-    curve = torch.from_numpy(IsotonicRegression().fit(prompts.numpy(), given.numpy()).predict(told.numpy()))
-    return dict(told=told.tolist(), given=(curve + 1e-4*(told - told[0])).tolist())                      # a little steeper, so that it can be read backwards
+    way = metric - ask.best                                                                        # (K,)
+    rows, metric, way = (v[way.abs() > 1e-6*abs(ask.best)] for v in (rows, metric, way))
+    if not len(rows): raise ValueError(f"all of these starts have the best test {ask.metric} in the data, {ask.best:.4g}, already; calibrate on others")
+    shares = torch.linspace(0, 1, n_prompts).repeat(len(rows))                                     # (K*n,)
+    rows, metric, way = (v.repeat_interleave(n_prompts, 0) for v in (rows, metric, way))
+    given = (measure(task, raw(rows, metric, ask.best + way*shares, seed))[ask.metric] - ask.best)/way
+    told = torch.linspace(0, 1, 64)
+    curve = torch.from_numpy(IsotonicRegression().fit(shares.numpy(), given.numpy(), sample_weight=way.square().numpy()).predict(told.numpy()))  # squared errors in the metric's own units
+    return dict(told=told.tolist(), given=(curve + 1e-4*told).tolist())                            # a little steeper, so that it can be read backwards
 
 # %% ../nbs/10_prompt.ipynb #recursive
 def recursive(
