@@ -1,6 +1,6 @@
 """Every world of the kit, from nothing to prompt alignment: collect, train, ask unseen starts. Prints a table and writes build/worlds.json.
 
-python bench/worlds.py               all of them, one after another (about an hour and a half on two cores); what is there already is kept
+python bench/worlds.py               all of them, one after another (about an hour on two cores); what is there already is kept
 python bench/worlds.py digits-cnn    those whose name begins so
 """
 import argparse
@@ -55,7 +55,7 @@ WORLDS = [
     World('digits-cnn', 'loss', .9, CNN),
     World('digits-cnn', 'error', .85, CNN),
     World('wine:wine', 'loss', .9),
-    World('cartpole', 'return', .8, ('--runs', 512), ('--steps', 2000, '--power', 1), calibrate=True),
+    World('cartpole', 'return', .8, ('--runs', 512), ('--power', 1), calibrate=True),
 ]
 
 

@@ -34,7 +34,6 @@ class Behaviour:
     def __init__(self,
         task:Task,         # of the networks
         data,              # what a model learns from, as `train.prepare` makes it
-        device:str='cpu',  # where guesses will be
         n:int|None=None,   # N, inputs each time (default: 64; a game's cost less, and decide more: 256)
         policies:int=128,  # of a game, that play to find its inputs
         seed:int=0,        # of their choice
@@ -46,13 +45,13 @@ class Behaviour:
             g = torch.Generator().manual_seed(seed)
             r, k = torch.randint(len(data.runs), (policies,), generator=g), torch.randint(data.store.S, (policies,), generator=g)
             inputs = task.game.inputs(task, data.store.rows(data.runs[r.numpy()], k.numpy()))
-        self.inputs = inputs.to(device)
+        self.inputs = inputs
 
     def __call__(self,
         guess:Tensor,               # (B, D) scaled weights
         future:Tensor,              # (B, D) scaled weights
         generator:torch.Generator,
     )->Tensor:                      # ()
-        ix = torch.randint(self.inputs.shape[1], (self.n,), generator=generator).to(self.inputs.device)
-        said = [forward(self.layout, rows/self.scale, self.inputs[:, ix]) for rows in (guess, future)]      # (B, C, N) each
+        some = self.inputs[:, torch.randint(self.inputs.shape[1], (self.n,), generator=generator)].to(guess.device)     # (n_in, N)
+        said = [forward(self.layout, rows/self.scale, some) for rows in (guess, future)]                                # (B, C, N) each
         return self.differ(*said).mean()

@@ -246,7 +246,7 @@ def passed(
     n:int=8192,
     seed:int=0,
 )->Tensor:         # (4, n)
-    "States that these policies come through in the training episodes, each moment as likely as any other."
+    "States that these policies come through, each moment as likely as any other; without drawing, from where training episodes begin."
     met = []
     play(Layout(task.layers), rows, task.inputs['train'][0].T, name=game.name, watch=lambda now, alive: met.append(now.transpose(1, 2)[alive]))
     met = torch.cat(met)

@@ -10,6 +10,7 @@ __all__ = ['COMMANDS', 'command', 'usage', 'one_line', 'main', 'megabytes', 'dur
 # %% ../nbs/15_cli.ipynb #imports
 import argparse
 import inspect
+import math
 import os
 import resource
 import statistics
@@ -36,9 +37,9 @@ from .model import GPT
 from .presets import needs, preset_named, said, usual_model, usual_plan
 from .prompt import Prompter, calibration, recursive
 from .released import TASKS, import_model, restore
-from .store import Store, read_json, read_network, read_tensors, shard_fault, write_whole
+from .store import Store, read_json, read_network, read_tensors, shard_fault, write_tensors, write_whole
 from .tasks import task_named
-from .train import Alone, device_named, diffusion_loss, draw_pairs, load_model, metric_scale, prepare, save_model, train_gpt
+from .train import Alone, device_named, diffusion_loss, draw_pairs, load_model, metric_scale, prepare, train_gpt
 from .weights import measure
 
 # %% ../nbs/15_cli.ipynb #command
@@ -136,12 +137,12 @@ def train(
     depth:int=None,             # transformer blocks (default: 4)
     heads:int=None,             # attention heads (default: 6, or 4)
     condition:str=None,         # how it is told the prompt: 'adaptive' LayerNorm (default) or 'tokens' as in the paper
-    steps:int=None,             # training steps (default: 2000, or 4500)
+    steps:int=None,             # training steps (default: 2000, or 4500 for several hidden layers)
     batch:int=None,             # pairs of checkpoints in each (default: 32, or 16)
-    lr:float=None,              # greatest learning rate (default: 0.003, or 0.002 where behaviour counts)
+    lr:float=None,              # greatest learning rate (default: 0.003, or 0.002 where behaviour has a weight)
     draw:str=None,              # pairs of checkpoints: 'even' over the metric (default) or 'paper'
     power:float=2.,             # of 'even': how much good networks are favoured, 1 not at all
-    behaviour:float=None,       # how much it counts what networks do, beside their weights (default: 5 for convolutions and policies, else 0)
+    behaviour:float=None,       # weight of what networks do, beside what their weights are; 0: off (default: 5 for convolutions and policies, unless preset or tokens are given)
     seed:int=0,                 # of weights, pairs and noise
     device:str='cpu',           # 'cpu', 'cuda' or 'mps'
 ):
@@ -150,14 +151,15 @@ def train(
     device, say = device_named(engine.device or device), print if engine.main else lambda *_: None
     if draw not in (None, 'even', 'paper'): raise ValueError(f"draw is 'even' or 'paper', not {draw!r}")
     if Path(out).suffix != '.safetensors': raise ValueError(f"a model's file ends in .safetensors, and {out} does not")
+    if behaviour is not None and not 0 <= behaviour < math.inf: raise ValueError(f"the weight of what networks do is 0 or more, not {behaviour}; 0 leaves it out")
     p, there = preset_named(preset) if preset else None, Store(store).verify()
     layers, some = there.layout.layers, lambda **kw: {k: v for k, v in kw.items() if v is not None}
     data = prepare(there, f'test_{metric}' if metric else f'test_{p.metric}' if p else next(m for m in there.metrics if m.startswith('test_')))
     sizes = dict(metric_scale=metric_scale(data)) | (p.model if p else usual_model(layers, tokens or 'neuron')) | some(tokens=tokens, width=width, depth=depth, heads=heads, condition=condition)
-    plan, draw = replace(p.plan if p else usual_plan(layers, sizes['tokens']), **some(steps=steps, batch=batch, lr=lr, behaviour=behaviour)), draw or (p.draw if p else 'even')
+    plan, draw = replace(p.plan if p else usual_plan(layers, sizes['tokens'], behaviour), **some(steps=steps, batch=batch, lr=lr, behaviour=behaviour)), draw or (p.draw if p else 'even')
     torch.manual_seed(seed)
     model = GPT(layers, **sizes).to(device)
-    behaves = what_networks_do(there, data, device) if plan.behaviour else None
+    behaves = what_networks_do(there, data) if plan.behaviour else None
     file = Path(out).with_suffix('.training.safetensors')
     done = read_tensors(file, 'training')[1]['step'] if file.exists() else 0
     left, n = plan.steps - done, needs(model, plan)
@@ -166,10 +168,12 @@ def train(
     history = train_gpt(model, data, plan, out, seed, draw, power, device=device, every=max(100, plan.steps//100), engine=engine, behaviour=behaves)
     if history: say(f"{out}: loss on {len(data.held_out)} held-out runs {history[-1]['held_out']:.4f}")
 
-def what_networks_do(store, data, device)->Behaviour:
+def what_networks_do(store, data)->Behaviour:
     "Raises ValueError when the task, whose inputs are needed, is not there."
-    try: return Behaviour(task_named(store.info['task'], store.info['fingerprint']), data, device)
-    except ValueError as e: raise ValueError(f"how networks behave is seen on inputs of their task, and these cannot be had: {e}; or learn from their weights alone, with --behaviour 0") from e
+    try:
+        if (task := task_named(store.info['task'])).fingerprint != store.info['fingerprint']: raise ValueError(f"task {task.name} is not what it was when {store.path} was collected")
+        return Behaviour(task, data)
+    except (ValueError, OSError, AttributeError) as e: raise ValueError(f"how networks behave is seen on inputs of their task, and these cannot be had: {e}; or learn from their weights alone, with --behaviour 0") from e
 
 def seconds_per_step(model, data, plan, draw, device, behaves)->float:
     "About as many seconds as a training step takes, measured on some gradients."
@@ -221,8 +225,9 @@ def calibrate(
     if starts < 2: raise ValueError(f"{starts} starts are too few to calibrate a model on; take 2 or more")
     runs = prepare(there, f'test_{ask.metric}').runs[:starts]
     curve = calibration(ask, task_named(ask.info['task'], ask.info['fingerprint']), there.rows(runs, 0*runs))
-    save_model(model, ask.model, ask.info | dict(calibration=curve))
-    print(f"{model}: told to go {', '.join(f'{1 - t:.0%}' for t in curve['told'][::9])} of the way from a start to the best in the data, it goes {', '.join(f'{1 - g:.0%}' for g in curve['given'][::9])}, mean of {len(runs)} starts; from now on it is told what gives what you ask for")
+    tensors, info = read_tensors(model, 'model')
+    write_tensors(model, tensors, info | dict(calibration=curve))
+    print(f"{model}: told to go {', '.join(f'{1 - t:.0%}' for t in curve['told'][::9])} of the way from a start to the best in the data, it goes {', '.join(f'{1 - g:.0%}' for g in curve['given'][::9])}, mean of {len(runs)} starts; from now on prompts are corrected by this curve")
 
 # %% ../nbs/15_cli.ipynb #evaluate
 def tuned(task, rows, n_steps)->list: # as `optimizer_grid` gives it, after one step and after a full run

@@ -209,8 +209,9 @@ class Setting:
         info = dict(config=state.model.config, schedule='linear', metric=data.store.metrics[data.metric], best=store_best(data), seen=[values.min().item(), values.max().item()], scale=data.scale, largest=data.largest)
         sets = dict(unseen=(data.held_out, None)) | (dict(seen=(data.runs, data.store.rows(data.runs[:n_starts], 0*data.runs[:n_starts]))) if seen else {})
         fixed = {k: draw(runs, 512, torch.Generator().manual_seed(0), False) for k, (runs, _) in sets.items()}
+        behaves = self.behaves          # a game's policies play for it, which is no part of the training's time
         t = time.perf_counter()
-        for r in train(state, lambda m, g: diffusion_loss(m, draw(data.runs, w.plan.batch, g, augment), ab, g, 'cpu', (0, 1), self.behaves, w.plan.behaviour)):
+        for r in train(state, lambda m, g: diffusion_loss(m, draw(data.runs, w.plan.batch, g, augment), ab, g, 'cpu', (0, 1), behaves, w.plan.behaviour)):
             if r.step not in at: continue
             spent += time.perf_counter() - t
             line, ask = dict(step=r.step, seconds=spent), Prompter(state.ema, info)

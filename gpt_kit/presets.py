@@ -69,11 +69,13 @@ def usual_model(
 def usual_plan(
     layers:list,           # of the networks
     tokens:str='neuron',
+    behaviour:float|None=None, # weight of what networks do (lesson 37; default: 5 for convolutions and for policies, which have one output, with neuron tokens; else 0)
 )->Plan:
-    "And for how long, and how much it counts what networks do (lesson 37): for convolutions, and for policies, which have one output."
-    if usual_model(layers, tokens)['width'] != 128: return Plan()
-    plan = Plan(steps=4500, batch=16)
-    return replace(plan, lr=2e-3, behaviour=5.) if any(kind == 'Conv2d' for kind, *_ in layers) or layers[-1][2] == 1 else plan
+    "And for how long, and how fast."
+    deep, policy = usual_model(layers, tokens)['width'] == 128, layers[-1][2] == 1
+    if behaviour is None: behaviour = 5. if deep and (policy or any(kind == 'Conv2d' for kind, *_ in layers)) else 0.
+    plan = Plan(steps=2000 if policy else 4500, batch=16) if deep else Plan()
+    return replace(plan, lr=2e-3, behaviour=behaviour) if behaviour else plan
 
 # %% ../nbs/27_presets.ipynb #needs
 def needs(

@@ -94,9 +94,10 @@ def calibration(
     if not len(rows): raise ValueError(f"all of these starts have the best test {ask.metric} in the data, {ask.best:.4g}, already; calibrate on others")
     shares = torch.linspace(0, 1, n_prompts).repeat(len(rows))                                     # (K*n,)
     rows, metric, way = (v.repeat_interleave(n_prompts, 0) for v in (rows, metric, way))
-    given = (measure(task, raw(rows, metric, ask.best + way*shares, seed))[ask.metric] - ask.best)/way
-    told = torch.linspace(0, 1, 64)
-    curve = torch.from_numpy(IsotonicRegression().fit(shares.numpy(), given.numpy(), sample_weight=way.square().numpy()).predict(told.numpy()))  # squared errors in the metric's own units
+    shares = shares.to(way.device)
+    given, told = (measure(task, raw(rows, metric, ask.best + way*shares, seed))[ask.metric] - ask.best)/way, torch.linspace(0, 1, 64)
+    fit = lambda x, y, weight: IsotonicRegression().fit(x, y, sample_weight=weight).predict(told.numpy())
+    curve = torch.from_numpy(fit(*(v[given.isfinite()].cpu().numpy() for v in (shares, given, way.square()))))     # squared errors in the metric's own units
     return dict(told=told.tolist(), given=(curve + 1e-4*told).tolist())                            # a little steeper, so that it can be read backwards
 
 # %% ../nbs/10_prompt.ipynb #recursive

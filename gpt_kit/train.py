@@ -117,7 +117,7 @@ def diffusion_loss(
     generator:torch.Generator,
     device:str='cpu',
     part:tuple=(0, 1),          # (i, n): of what is drawn, only the i-th of n equal parts
-    behaviour:Callable|None=None, # (guess, future, generator) -> (), added as often as `weight` says (lesson 37)
+    behaviour:Callable|None=None, # (guess, future, generator) -> (), added times `weight` (lesson 37)
     weight:float=0.,
 )->Tensor:                      # ()
     "Mean squared error of the guess, at random amounts of noise (G.pt, Eq. 1)."
@@ -141,7 +141,7 @@ class Plan:
     clip:float = 1.           # greatest norm of a gradient; inf: any
     beta2:float = .98         # of AdamW: how slowly squared gradients are forgotten
     ema:float = .995          # greatest decay of the EMA
-    behaviour:float = 0.      # what counts beside the weights: how many times what networks do with them (lesson 37)
+    behaviour:float = 0.      # weight of what networks do, beside what their weights are (lesson 37); 0: off
 
     def rate(self, step:int)->float:
         "Learning rate of a step, 0..steps-1: linear warm-up, then cosine to 0."

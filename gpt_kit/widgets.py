@@ -173,7 +173,7 @@ class Explorer(Live):
     ):
         self.files, self.saved, self.race_steps, self.n_starts, self.kept, self.view, self.loading = find_models(folders), Path(saved), race_steps, n_starts, {}, None, False
         names = list(self.files)
-        self.model = choice('model', names, next((n for n in names if 'loss' in n), names[0]), width='13em')
+        self.model = choice('model', names, min((n for n in names if 'loss' in n), key=len, default=names[0]), width='13em')
         self.prompt, self.start = slider('prompt', 0., 0., 1., .01, width='34em'), slider('starting network', 0, 0, n_starts - 1)
         self.noise, self.steps, self.eta = slider('noise seed', 0, 0, 99), slider('DDIM steps', 10, 1, 50), slider('η, fresh noise', 0., 0., 1., .05)
         self.optimizer, self.at = choice('race against', ['none']), slider('steps of the race', 30, 0, race_steps)

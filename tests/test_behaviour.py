@@ -89,3 +89,4 @@ def test_without_the_task_s_inputs(gpt_kit, tmp_path):
     assert said.returncode and 'Traceback' not in said.stderr and 'elsewhere' in said.stderr and '--behaviour 0' in said.stderr
     assert not list(tmp_path.glob('m.*'))
     assert train('--behaviour', 0).returncode == 0
+    assert '0 or more' in train('--behaviour', -1).stderr
