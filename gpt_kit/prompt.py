@@ -36,6 +36,11 @@ class Prompter:
         odd = prompt[(prompt < low - 1e-6) | (prompt > high + 1e-6)]
         if len(odd): warnings.warn(f"a test {self.metric} of {odd[0].item():.4g} was asked for, outside of what this model has seen ({low:.4g} to {high:.4g}); the answer is a guess", stacklevel=3)
 
+    def same_task(self, store):
+        "The store, if it holds networks of this model's task. Raises ValueError otherwise."
+        if store.info['fingerprint'] == self.info['fingerprint']: return store
+        raise ValueError(f"the store in {store.path} was made for another task ({store.info['task']}) than this model ({self.info['task']}); choose another store or train a model on this one")
+
     def told(self,
         prompt:Tensor,  # (K,) what is wanted
         metric:Tensor,  # (K,) of the starts

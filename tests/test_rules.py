@@ -15,7 +15,7 @@ ALLOWED = dict(
     widgets='collect draw evaluate landscape live model prompt store tasks train weights', views='draw landscape live prompt tasks weights widgets',
     train='diffusion store symmetry weights', prompt='weights diffusion', evaluate='tasks weights collect symmetry prompt', batch='store', report='store',
     pdiff='diffusion train', zoo='tasks weights collect store', compare='tasks symmetry zoo draw',
-    datasets='tasks collect', cartpole='tasks weights collect', presets='tasks weights collect symmetry train datasets cartpole',
+    datasets='tasks collect', cartpole='tasks weights collect', presets='tasks weights collect symmetry diffusion train datasets cartpole',
     imports='tasks weights store', released='tasks weights store model datasets', exports='tasks weights store', cluster='tasks collect train',
     behaviour='tasks weights', lab='behaviour tasks store collect diffusion model train prompt evaluate presets', gallery='store report',
     updates='tasks weights collect diffusion model evaluate prompt draw presets', diversity='collect draw landscape prompt symmetry tasks weights', scaling='evaluate draw lab',
