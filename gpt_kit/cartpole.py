@@ -243,8 +243,8 @@ def passed(
     game:Game,
     task:Task,
     rows:Tensor,   # (K, D)
-    n:int=8192,
-    seed:int=0,
+    n:int=8192,    # how many states
+    seed:int=0,    # of which ones
 )->Tensor:         # (4, n)
     "States that these policies come through, each moment as likely as any other; without drawing, from where training episodes begin."
     met = []

@@ -1,17 +1,16 @@
 "What networks do, as a part of the loss: blind to how neurons are numbered, shared among processes without a difference, and something that a model learns from."
-import json, shutil
+import json
 
 import pytest, torch
 
 from gpt_kit.behaviour import Behaviour, cosine_distance, kl_divergence
-from gpt_kit.cartpole import cartpole
 from gpt_kit.collect import Recipe, collect
 from gpt_kit.diffusion import linear_schedule
 from gpt_kit.model import GPT, restore
-from gpt_kit.store import Store
 from gpt_kit.symmetry import permute_alike
 from gpt_kit.tasks import task_named
 from gpt_kit.train import Plan, State, diffusion_loss, draw_pairs, load_model, prepare, train, train_gpt
+from gpt_kit.weights import as_module
 
 RECIPES = {'digits-cnn': Recipe(epochs=2, n_saves=6), 'cartpole': Recipe(epochs=4, n_saves=6, optimizer='ppo', lr=2e-3, weight_decay=0.)}
 METRICS = {'digits-cnn': 'test_loss', 'cartpole': 'test_return'}
@@ -36,7 +35,6 @@ def test_the_same_for_renumbered_neurons(world):
 def test_what_it_measures(world):
     "By hand, on all inputs that it may draw: probabilities for classes, signs of outputs for policies."
     task, data, behaves = world
-    from gpt_kit.weights import as_module
     (a, b), x = data.store.rows(data.runs[:2], [0, data.store.S - 1]), behaves.inputs
     u, v = (as_module(r, data.store.layout)(x.T).detach() for r in (a, b))                       # (N, C) each
     if task.game: want = 1 - (u*v).sum()/(u.norm()*v.norm())
