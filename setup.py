@@ -12,7 +12,7 @@ readme = here/"README.md"
 setup(
     name=cfg["lib_name"], version=cfg["version"], description=cfg["description"],
     long_description=readme.read_text() if readme.exists() else "", long_description_content_type="text/markdown",
-    author=cfg["author"], license="MIT", python_requires=f">={cfg['min_python']}",
+    author=cfg["author"], license="MIT", python_requires=f">={cfg['min_python']},<3.14",
     packages=find_packages(include=["gpt_kit", "gpt_kit.*"]),
     install_requires=cfg["requirements"].split(),
     extras_require={e: cfg[f"{e}_requirements"].split() for e in ["dev", *cfg["extras"].split()]},

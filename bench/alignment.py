@@ -1,73 +1,70 @@
-"""Prompt alignment and best prompt after training from random weights, on starts that no setting was chosen on.
+"""Prompt alignment and best prompt after training from random weights; no setting was chosen on these starts.
 
-python bench/alignment.py                     three seeds, loss and error, neuron tokens; then the paper's chunk tokens for the same time
-python bench/alignment.py --shipped           the models in data/models instead, and a full run of SGD beside them
+python bench/alignment.py             three seeds, loss and error; then chunk tokens for the same time
+python bench/alignment.py --shipped   the models in data/models, and a full run of SGD beside them
 """
 import argparse
-import statistics
 import time
-from pathlib import Path
 
+import pandas as pd
 import torch
-from common import BUILD, record
+from common import BUILD, ROOT, alignment, record
 
-from gpt_kit.collect import Recipe, collect, descend
-from gpt_kit.evaluate import optimizer_grid, prompt_alignment, unseen_starts
-from gpt_kit.model import GPT, restore
-from gpt_kit.prompt import Prompter
-from gpt_kit.tasks import digits
-from gpt_kit.train import Plan, State, diffusion_loss, draw_pairs, load_model, metric_scale, prepare, train, train_gpt
-from gpt_kit.diffusion import linear_schedule
-from gpt_kit.weights import measure
+from gpt_kit.gpt.evaluate import optimizer_grid, unseen_starts
+from gpt_kit.gpt.load import load
+from gpt_kit.gpt.loop import TrainConfig
+from gpt_kit.gpt.model import GPT
+from gpt_kit.gpt.presets import seconds_per_step
+from gpt_kit.gpt.train import prepare_data, train_gpt
+from gpt_kit.networks.collect import Recipe, collect
+from gpt_kit.networks.tasks import digits
+from gpt_kit.networks.weights import measure
 
 UNSEEN = 11  # seed of the 64 starts; used here alone, and never to choose a setting
 TASK = digits()
-ROOT = Path(__file__).parent.parent
 
 
-def store():
-    return collect(TASK, ROOT/'data'/'stores'/'digits', 4096, Recipe())
+def asked(model, name, **more):
+    "Alignment and best prompt of a model, recorded."
+    ask, t = load(model), time.perf_counter()
+    found, _ = alignment(ask, UNSEEN)
+    record('bench', name, **found, sampling_s=time.perf_counter() - t, **more)
+    return found
 
 
-def asked(file, name, **more):
-    "Alignment and best prompt of a model file, recorded."
-    ask = Prompter(*load_model(file, restore))
-    t = time.perf_counter()
-    r = prompt_alignment(ask, TASK, 64, seed=UNSEEN)
-    best = r['achieved'][:, 0]
-    record(name, alignment=r['alignment'], worst_start=r['each'].min().item(), best_prompt=best.mean().item(), best_prompt_std=best.std().item(), asked_for=ask.best, sampling_s=time.perf_counter() - t, **more)
-    return r['alignment'], best.mean().item()
-
-
-def trained(metric, tokens, condition, seed, plan):
-    "Train from random weights and ask."
-    data = prepare(store(), f'test_{metric}')
+def untrained(metric, tokens, condition, seed):
+    "What to learn from, and a model with random weights."
+    store = collect(TASK, ROOT/'data'/'stores'/'digits', 4096, recipe=Recipe())
+    data = prepare_data(store, f'test_{metric}')
     torch.manual_seed(seed)
-    model = GPT(data.store.layout.layers, tokens, condition=condition, metric_scale=metric_scale(data))
+    return data, GPT(TASK.layers, tokens=tokens, condition=condition, metric_scale=data.metric_scale)
+
+
+def trained(metric, tokens, condition, seed, config):
+    "Train from random weights and ask."
+    data, model = untrained(metric, tokens, condition, seed)
     file = BUILD/'bench'/f'{metric}-{tokens}-{seed}.safetensors'
     t = time.perf_counter()
-    train_gpt(model, data, plan, file, seed, progress=False, every=10**9)
+    train_gpt(model, data, config, file, seed=seed, progress=False, every=10**9)
     seconds = time.perf_counter() - t
-    return *asked(file, f'{metric}, {tokens} tokens, seed {seed}', train_s=seconds, steps=plan.steps), seconds
+    found = asked(file, f'{metric}, {tokens} tokens, seed {seed}', train_s=seconds, steps=config.steps)
+    return dict(found, train_s=seconds)
 
 
-def steps_in(seconds, tokens, condition, plan):
-    "How many training steps fit into so many seconds."
-    data = prepare(store(), 'test_loss')
-    state, ab = State(GPT(data.store.layout.layers, tokens, condition=condition), Plan(steps=23, batch=plan.batch)), linear_schedule()
-    for r in train(state, lambda m, g: diffusion_loss(m, draw_pairs(data, data.runs, plan.batch, g, augment=tokens != 'neuron'), ab, g)):
-        if r.step == 3: t = time.perf_counter()
-    return int(seconds/((time.perf_counter() - t)/20))
+def step_seconds(tokens, condition, config):
+    data, model = untrained('loss', tokens, condition, 0)
+    return seconds_per_step(model, data, config)
 
 
 def shipped():
     "The bars on the files in data/models, and what optimizers do from the same starts."
-    for metric in ('loss', 'error'): asked(ROOT/'data'/'models'/f'digits-{metric}.safetensors', f'shipped {metric}')
+    for metric in TASK.metrics: asked(f'digits-{metric}', f'shipped {metric}')
     starts = unseen_starts(TASK, 64, UNSEEN)
-    for _, rows in descend(TASK, starts, Recipe().n_steps(TASK)): pass
-    record('full run of SGD, same starts', **{k: v.mean().item() for k, v in measure(TASK, rows).items()})
-    one = {m: min((r for r in optimizer_grid(TASK, starts, 1) if r['metric'] == m), key=lambda r: r['mean']) for m in TASK.metrics}
-    record('one tuned optimizer step', **{m: r['mean'] for m, r in one.items()})
+    for _, rows in Recipe().optimize(TASK, starts): pass
+    full_run = {name: values.mean().item() for name, values in measure(TASK, rows).items()}
+    record('bench', 'full run of SGD, same starts', **full_run)
+    best = pd.DataFrame(optimizer_grid(TASK, starts, 1)).groupby('metric')['mean'].min()
+    record('bench', 'one tuned optimizer step', **best)
 
 
 if __name__ == '__main__':
@@ -75,15 +72,18 @@ if __name__ == '__main__':
     p.add_argument('--shipped', action='store_true', help='measure the files in data/models')
     p.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
     p.add_argument('--metrics', nargs='+', default=['loss', 'error'])
-    p.add_argument('--steps', type=int, default=Plan().steps, help='training steps')
+    p.add_argument('--steps', type=int, default=TrainConfig().steps, help='training steps')
     a = p.parse_args()
     if a.shipped: shipped()
     else:
-        plan, seconds = Plan(steps=a.steps), []
-        print(f"{len(a.seeds)*len(a.metrics)} trainings of about {steps_in(1, 'neuron', 'adaptive', plan) and a.steps/steps_in(1000, 'neuron', 'adaptive', plan)*1000:.0f} s each, then one with chunk tokens for the same time")
+        config, seconds = TrainConfig(steps=a.steps), []
+        each = config.steps*step_seconds('neuron', 'adaptive', config)
+        print(f"{len(a.seeds)*len(a.metrics)} trainings of about {each:.0f} s each, "
+              "then one with chunk tokens for the same time")
         for metric in a.metrics:
-            got = [trained(metric, 'neuron', 'adaptive', s, plan) for s in a.seeds]
-            record(f'{metric}, median of {len(got)} seeds', alignment=statistics.median(g[0] for g in got), best_prompt=statistics.median(g[1] for g in got), train_s=statistics.median(g[2] for g in got))
-            seconds += [g[2] for g in got]
-        same = statistics.median(seconds)
-        trained('loss', 'chunk-256', 'tokens', 0, Plan(steps=steps_in(same, 'chunk-256', 'tokens', plan)))
+            got = pd.DataFrame([trained(metric, 'neuron', 'adaptive', seed, config) for seed in a.seeds])
+            medians = got[['alignment', 'best_prompt', 'train_s']].median()
+            record('bench', f'{metric}, median of {len(got)} seeds', **medians)
+            seconds += [*got.train_s]
+        steps = int(pd.Series(seconds).median()/step_seconds('chunk-256', 'tokens', config))
+        trained('loss', 'chunk-256', 'tokens', 0, TrainConfig(steps=steps))

@@ -1,10 +1,14 @@
-"What the measurements share: medians, a table, and build/bench.json."
+"What the measurements share: medians, prompt alignment in figures, and files of figures in build/."
 import json
 import statistics
 import time
 from pathlib import Path
 
-BUILD = Path(__file__).parent.parent/'build'
+from gpt_kit.gpt.evaluate import prompt_alignment
+from gpt_kit.networks.store import write_whole
+
+ROOT = Path(__file__).parents[1]
+BUILD = ROOT/'build'
 
 
 def median_seconds(f, at_least=7, for_seconds=1.):
@@ -16,11 +20,28 @@ def median_seconds(f, at_least=7, for_seconds=1.):
     return statistics.median(times)
 
 
-def record(name, **values):
-    "Add a measurement to build/bench.json, and print it."
-    file = BUILD/'bench.json'
+def figures(file):
+    "What was recorded so far."
+    path = BUILD/f'{file}.json'
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def record(file, name, **values):
+    "Add figures to build/FILE.json, and print them."
+    known = figures(file)
+    known[name] = known.get(name, {}) | values
     BUILD.mkdir(exist_ok=True)
-    known = json.loads(file.read_text()) if file.exists() else {}
-    known[name] = values
-    file.write_text(json.dumps(known, indent=1))
-    print(f"{name:34}", '   '.join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in values.items()), flush=True)
+    write_whole(BUILD/f'{file}.json', json.dumps(known, indent=1).encode())
+    texts = [f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in values.items()]
+    print(f"{name:34}", '   '.join(texts), flush=True)
+
+
+def alignment(ask, seed):
+    "Prompt alignment of 64 unseen starts in figures, and the networks (64, D) that were to be the best."
+    r = prompt_alignment(ask, n_starts=64, seed=seed)
+    best, each = r['achieved'][:, 0], r['each']
+    able = each[each.isfinite()]                 # a start may be as good as the best already
+    at_best = len(each) - len(able)
+    found = dict(alignment=r['alignment'], worst_start=able.min().item(), starts_at_best=at_best,
+                 asked_for=ask.best, best_prompt=best.mean().item(), best_prompt_std=best.std().item())
+    return found, r['rows'][:, 0]

@@ -1,4 +1,7 @@
-"Kill collection and training at 20 random moments each, and check that nothing finished is lost and that the same command ends with the same bits."
+"""Kill collection and training at 20 random moments each: python bench/kills.py [kills].
+
+Nothing finished may be lost, and the same command has to end with the same bits.
+"""
 import sys
 import time
 from pathlib import Path
@@ -13,4 +16,4 @@ if __name__ == '__main__':
     for job in ('collect', 'train'):
         t = time.perf_counter()
         hits = kill_rounds(n, seed=0, jobs=(job,))[job]      # raises when anything is lost or differs
-        record(f'kills of {job}', kills=n, at_work=hits, lost=0, seconds=time.perf_counter() - t)
+        record('bench', f'kills of {job}', kills=n, at_work=hits, lost=0, seconds=time.perf_counter() - t)

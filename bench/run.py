@@ -1,9 +1,13 @@
-"All measurements, one after another: python bench/run.py. Prints a table and writes build/bench.json; about half an hour."
+"""All measurements, one after another: python bench/run.py.
+
+Prints the figures and writes build/bench.json; about half an hour.
+"""
 import subprocess
 import sys
 from pathlib import Path
 
-here = Path(__file__).parent
-print('speed: 2 minutes; shipped models: 1 minute; 7 trainings of 3 minutes each; 20 kills: 3 minutes', flush=True)
-for script in (['speed.py'], ['alignment.py', '--shipped'], ['alignment.py'], ['kills.py']):
-    subprocess.run([sys.executable, here/script[0], *script[1:]], check=True)
+if __name__ == '__main__':
+    print('speed: 2 minutes; shipped models: 1; 7 trainings of 3 minutes each; 20 kills: 3', flush=True)
+    for words in ('speed.py', 'alignment.py --shipped', 'alignment.py', 'kills.py'):
+        script, *options = words.split()
+        subprocess.run([sys.executable, Path(__file__).parent/script, *options], check=True)

@@ -1,8 +1,8 @@
-"A task of one's own: the wines of lesson 01."
+"A task of one's own: the wines of lesson networks.tasks."
 import torch.nn as nn
 from sklearn.datasets import load_wine
 
-from gpt_kit.tasks import classification
+from gpt_kit.networks.tasks import classification
 
 
 def wine():

@@ -1,150 +1,119 @@
-"""Every world of the kit, from nothing to prompt alignment: collect, train, ask unseen starts. Prints a table and writes build/worlds.json.
+"""Every world of the kit, from nothing to prompt alignment: collect, train, ask unseen starts.
+Prints its figures and writes build/worlds.json.
 
-python bench/worlds.py               all of them, one after another (about an hour on two cores); what is there already is kept
+python bench/worlds.py               all of them, about an hour on two cores; what is there already is kept
 python bench/worlds.py digits-cnn    those whose name begins so
 """
 import argparse
-import json
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from common import BUILD, ROOT, alignment, record
 
-HERE, ROOT = Path(__file__).parent, Path(__file__).parent.parent
-sys.path.insert(0, str(HERE))       # where wine:wine is found
-
-from gpt_kit.collect import GROUP, Recipe, descend, follow, usual_recipe  # noqa: E402
-from gpt_kit.evaluate import prompt_alignment, unseen_starts  # noqa: E402
-from gpt_kit.model import restore  # noqa: E402
-from gpt_kit.prompt import Prompter  # noqa: E402
-from gpt_kit.store import Store, write_whole  # noqa: E402
-from gpt_kit.tasks import task_named  # noqa: E402
-from gpt_kit.train import load_model, prepare  # noqa: E402
-from gpt_kit.weights import measure  # noqa: E402
+from gpt_kit.gpt.evaluate import unseen_starts
+from gpt_kit.gpt.load import load
+from gpt_kit.gpt.presets import get_world
+from gpt_kit.gpt.train import prepare_data
+from gpt_kit.networks.collect import GROUP, Recipe, default_recipe
+from gpt_kit.networks.store import Store
+from gpt_kit.networks.tasks import get_task
+from gpt_kit.networks.weights import measure
 
 UNSEEN = 12      # seed of the 64 starts; used here alone, and never to choose a setting
-OUT = ROOT/'build'/'worlds'
-
-
-@dataclass
-class World:
-    "What to collect, what to train, and what we hope for."
-    task:str
-    metric:str
-    bar:float           # of prompt alignment
-    collect:tuple = ()  # words for gpt-kit collect
-    train:tuple = ()    # words for gpt-kit train
-    calibrate:bool = False  # afterwards, on starts that the model learned from
-
-    @property
-    def name(self): return f"{self.task.split(':')[-1]}-{self.metric}"
-    @property
-    def store(self): return ROOT/'data'/'stores'/self.task.split(':')[-1]
-    @property
-    def model(self): return OUT/f'{self.name}.safetensors'
-
-
-CNN = '--runs', 5120, '--epochs', 10, '--saves', 24
-
-WORLDS = [
-    World('digits-16-16', 'loss', .9),
-    World('digits-cnn', 'loss', .9, CNN),
-    World('digits-cnn', 'error', .85, CNN),
-    World('wine:wine', 'loss', .9),
-    World('cartpole', 'return', .8, ('--runs', 512), ('--power', 1), calibrate=True),
-]
-
-
-def note(name, **values):
-    "Add figures to build/worlds.json."
-    file = ROOT/'build'/'worlds.json'
-    known = json.loads(file.read_text()) if file.exists() else {}
-    known[name] = known.get(name, {}) | values
-    file.parent.mkdir(exist_ok=True)
-    write_whole(file, json.dumps(known, indent=1).encode())
-    return known
+BARS = {'digits-16-16-loss': .9, 'digits-cnn-loss': .9, 'digits-cnn-error': .85, 'wine-loss': .9,
+        'cartpole-return': .8}             # of prompt alignment
+CALIBRATED = ['cartpole-return']           # afterwards, on starts that the model learned from
 
 
 def command(*words):
     "Wall-clock seconds of a gpt-kit command, run where wine.py lies."
-    t = time.perf_counter()
-    subprocess.run([sys.executable, '-m', 'gpt_kit.cli', *map(str, words)], cwd=HERE, check=True)
+    t, words = time.perf_counter(), [sys.executable, '-m', 'gpt_kit.run.commands', *map(str, words)]
+    subprocess.run(words, cwd=Path(__file__).parent, check=True)
     return time.perf_counter() - t
 
 
-def run(w):
+def run(name):
     "A world: collected, trained, asked."
-    if not (w.store/'index.json').exists(): note(w.name, collect_s=command('collect', w.store, '--task', w.task, *w.collect))
-    if not w.model.exists(): note(w.name, train_s=command('train', w.store, w.model, '--metric', w.metric, *w.train))
-    task, ask = task_named(w.task), Prompter(*load_model(w.model, restore))
-    if w.calibrate and 'calibration' not in ask.info:
-        note(w.name, alignment_before_calibration=prompt_alignment(ask, task, 64, seed=UNSEEN)['alignment'], calibrate_s=command('calibrate', w.model, w.store))
-        ask = Prompter(*load_model(w.model, restore))
-    r = prompt_alignment(ask, task, 64, seed=UNSEEN)
-    best = r['achieved'][:, 0]
-    note(w.name, alignment=r['alignment'], bar=w.bar, worst_start=r['each'][r['each'].isfinite()].min().item(), starts_at_best=int((~r['each'].isfinite()).sum()), asked_for=ask.best, best_prompt=best.mean().item(), best_prompt_std=best.std().item(), train_s=ask.info['seconds'])
-    if task.test2 is not None: note(w.name, best_prompt_second_test=measure(task, r['rows'][:, 0], 'test2')[w.metric].mean().item())
-    limits(w)
-    baselines(w)
+    wine = name == 'wine-loss'             # a task of one's own, so there is no preset
+    task = 'wine:wine' if wine else get_world(name).task
+    preset = [] if wine else ['--preset', name]
+    folder, model = ROOT/'data'/'stores'/task.split(':')[-1], BUILD/'worlds'/f'{name}.safetensors'
+    if not (folder/'index.json').exists():
+        record('worlds', name, collect_s=command('collect', folder, *(preset or ['--task', task])))
+    if not model.exists(): record('worlds', name, train_s=command('train', folder, model, *preset))
+    ask, store = load(model), Store(folder)
+    if name in CALIBRATED and 'calibration' not in ask.info:
+        found, _ = alignment(ask, UNSEEN)
+        record('worlds', name, alignment_before_calibration=found['alignment'],
+               calibrate_s=command('calibrate', model, folder))
+        ask = load(model)
+    found, rows = alignment(ask, UNSEEN)
+    if ask.task.test2 is not None:
+        found['best_prompt_second_test'] = measure(ask.task, rows, 'test2')[ask.metric].mean().item()
+    record('worlds', name, bar=BARS[name], **found, train_s=ask.info['seconds'])
+    limits(name, ask, store)
+    baselines(name, ask, store)
 
 
-def limits(w):
-    "How far a model's best answers are from what training makes of the same starts, and what random errors of such sizes would cost; both as shares of the way from start to end."
-    task, ask, recipe = task_named(w.task), Prompter(*load_model(w.model, restore)), Recipe(**Store(w.store).info['recipe'])
-    starts, g = unseen_starts(task, 32, UNSEEN), torch.Generator().manual_seed(0)
-    for _, rows in follow(task, starts, recipe): pass
-    ends, way = rows.clone(), (rows - starts).norm(dim=1, keepdim=True)
-    off = ((ask(starts, measure(task, starts)[w.metric], ask.best) - ends).norm(dim=1, keepdim=True)/way).mean().item()
+def limits(name, ask, store):
+    """How far a model's best answers are from what training makes of the same starts, and what random errors
+    of such sizes would cost; both as shares of the way from start to end."""
+    starts, g = unseen_starts(ask.task, 32, UNSEEN), torch.Generator().manual_seed(0)
+    for _, ends in Recipe(**store.info['recipe']).optimize(ask.task, starts): pass
+    way = (ends - starts).norm(dim=1, keepdim=True)
+    off = (ask(starts, ask.best).rows - ends).norm(dim=1, keepdim=True)/way
     noise = torch.randn(ends.shape, generator=g)
-    cost = {share: measure(task, ends + share*way*noise/noise.norm(dim=1, keepdim=True))[w.metric].mean().item() for share in (0., .1, .2, .3, .4, .6)}
-    note(w.name, off_by=off, if_off_by=' '.join(f'{k:g}: {v:.3g}' for k, v in cost.items()))
+    noise = way*noise/noise.norm(dim=1, keepdim=True)
+    cost = {share: ask.measure(ends + share*noise).mean() for share in (0., .1, .2, .3, .4, .6)}
+    texts = [f'{share:g}: {metric:.3g}' for share, metric in cost.items()]
+    record('worlds', name, off_by=off.mean().item(), if_off_by=' '.join(texts))
 
 
-def baselines(w):
-    "What needs no model, from the same starts: the mean update of all training runs, another run's update, and a copy of another run's end."
-    task, store, starts = task_named(w.task), Store(w.store), unseen_starts(task_named(w.task), 64, UNSEEN)
-    runs = prepare(store, f'test_{w.metric}').runs
-    first, last = (store.rows(runs, np.full(len(runs), k)) for k in (0, store.S - 1))
-    get = lambda rows: measure(task, rows)[w.metric].mean().item()
-    note(w.name, start=get(starts), mean_update=get(starts + (last - first).mean(0)), others_update=get(starts + (last - first)[:64]), others_end=get(last[:64]))
+def baselines(name, ask, store):
+    """What needs no model, from the same starts: the mean update of all training runs, another run's update,
+    and a copy of another run's end."""
+    starts = unseen_starts(ask.task, 64, UNSEEN)
+    runs = prepare_data(store, f'test_{ask.metric}').runs
+    first, last = (store.rows(runs, np.full(len(runs), save)) for save in (0, store.S - 1))
+    updates = last - first
+    rows = dict(start=starts, mean_update=starts + updates.mean(0), others_update=starts + updates[:64],
+                others_end=last[:64])
+    record('worlds', name, **{what: ask.measure(r).mean().item() for what, r in rows.items()})
 
 
 def learn(task, starts, group):
     "Policies learn, so many side by side: wall-clock seconds, and the learned rows."
-    recipe, t, ends = usual_recipe(task), time.perf_counter(), []
+    t, ends = time.perf_counter(), []
     for g, some in enumerate(starts.split(group)):
-        for _, rows in descend(task, some, recipe.n_steps(task), recipe.optimizer, recipe.lr, order_seed=1000 + g): pass
-        ends.append(rows.clone())
+        for _, rows in default_recipe(task).optimize(task, some, 1000 + g): pass
+        ends.append(rows)
     return time.perf_counter() - t, torch.cat(ends)
 
 
 def policies():
     "How fast policies learn and are judged, from starts that no collection has."
-    task = task_named('cartpole')
+    task = get_task('cartpole')
     seconds, rows = learn(task, unseen_starts(task, 256, UNSEEN), GROUP)
     alone = learn(task, unseen_starts(task, 2, UNSEEN), 1)[0]/2*256
     returns = measure(task, rows)['return']
-    note('256 policies learn', seconds=seconds, bar=240, mean_return=returns.mean().item(), worst=returns.min().item(), one_at_a_time_s=alone, times_faster=alone/seconds)
+    record('worlds', '256 policies learn', seconds=seconds, bar=240, mean_return=returns.mean().item(),
+           worst=returns.min().item(), one_at_a_time_s=alone, times_faster=alone/seconds)
     long = rows[returns == 500].repeat(320, 1)[:320]         # no episode ends before its time
-    t = time.perf_counter(); returns = measure(task, long)['return']; seconds = time.perf_counter() - t
-    note('320 policies are judged', seconds=seconds, bar=5, mean_return=returns.mean().item())
-
-
-def table():
-    "The figures so far."
-    for name, v in note('machine', threads=torch.get_num_threads()).items():
-        print(f"{name:24}", '   '.join(f"{k} {x:.3f}" if k in ('alignment', 'worst_start', 'bar') else f"{k} {x:.4g}" if isinstance(x, float) else f"{k} {x}" for k, x in v.items()))
+    t = time.perf_counter()
+    returns = measure(task, long)['return']
+    record('worlds', '320 policies are judged', seconds=time.perf_counter() - t, bar=5,
+           mean_return=returns.mean().item())
 
 
 if __name__ == '__main__':
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument('names', nargs='*', default=[''], help='how the names of the worlds to run begin (default: all)')
-    a = p.parse_args()
-    chosen = [w for w in WORLDS if w.name.startswith(tuple(a.names))]
-    for w in chosen: run(w)
-    if any(w.task == 'cartpole' for w in chosen): policies()
-    table()
+    p.add_argument('names', nargs='*', default=[''], help='how the names of the worlds begin (default: all)')
+    names = tuple(p.parse_args().names)
+    record('worlds', 'machine', threads=torch.get_num_threads())
+    for name in BARS:
+        if name.startswith(names): run(name)
+    if 'cartpole-return'.startswith(names): policies()

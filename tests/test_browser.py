@@ -1,35 +1,57 @@
-"""The widgets in JupyterLab, in a real browser: JupyterLab is started as `make lab` does, a notebook opened and run, sliders moved by mouse and keyboard.
+"""The widgets in JupyterLab, in a real browser.
 
-What is asserted is what the page shows. Latencies, measured inside the page, go to build/browser.json; screenshots to build/screens; look at them.
+JupyterLab is started as `make lab` does, a notebook opened and run, sliders moved by mouse and keyboard.
+What is asserted is what the page shows. Latencies, measured in the page, go to build/browser.json;
+screenshots to build/screens; look at them.
 """
-import json, os, re, shutil, signal, statistics, subprocess, sys, threading, time
+import json
+import os
+import re
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import threading
+import time
 from pathlib import Path
 
-import psutil, pytest, torch
+import psutil
+import pytest
+import torch
 
-from gpt_kit.draw import filters, said
-from gpt_kit.evaluate import unseen_starts
-from gpt_kit.weights import measure
-from gpt_kit.widgets import answers_map, open_model
+from gpt_kit.gpt.evaluate import unseen_starts
+from gpt_kit.gpt.load import load
+from gpt_kit.play.draw import filters, predicted_classes
+from gpt_kit.play.widgets import map_answers
 
 ROOT = Path(__file__).parent.parent
 SCREENS = ROOT/'build'/'screens'
-FLAGS = ['--no-sandbox', '--disable-gpu', '--disable-background-networking', '--use-angle=swiftshader', '--enable-unsafe-swiftshader']
-pytestmark = pytest.mark.skipif(os.environ.get('BROWSER') == 'no', reason='BROWSER=no: the widgets were not tried in a browser')
+FLAGS = ['--no-sandbox', '--disable-gpu', '--disable-background-networking', '--use-angle=swiftshader',
+         '--enable-unsafe-swiftshader']
+NO_BROWSER = 'BROWSER=no: the widgets were not tried in a browser'
+pytestmark = [pytest.mark.alone, pytest.mark.skipif(os.environ.get('BROWSER') == 'no', reason=NO_BROWSER)]
 MODEL = ROOT/'data'/'models'/'digits-loss.safetensors'
+SETTINGS = {'notebook-extension/tracker': dict(windowingMode='none', autosave=False),
+            'apputils-extension/notification': dict(fetchNews='false', checkForUpdates=False)}
 
 @pytest.fixture(scope='module')
 def lab(tmp_path_factory):
-    "JupyterLab on copies of the notebooks, so that it saves nothing into ours. Gives its address and process."
+    "JupyterLab on copies of the notebooks, so that nothing is saved into ours: address, token and process."
     place = tmp_path_factory.mktemp('lab')
-    shutil.copytree(ROOT/'nbs', place/'nbs', ignore=shutil.ignore_patterns('.*')); (place/'data').symlink_to(ROOT/'data')
-    for name, value in {'notebook-extension/tracker': dict(windowingMode='none', autosave=False), 'apputils-extension/notification': dict(fetchNews='false', checkForUpdates=False)}.items():
+    shutil.copytree(ROOT/'nbs', place/'nbs', ignore=shutil.ignore_patterns('.*'))
+    (place/'data').symlink_to(ROOT/'data')
+    for name, value in SETTINGS.items():
         file = place/'settings'/'@jupyterlab'/f'{name}.jupyterlab-settings'
         file.parent.mkdir(parents=True, exist_ok=True); file.write_text(json.dumps(value))
-    env = os.environ | dict(JUPYTERLAB_SETTINGS_DIR=str(place/'settings'), JUPYTERLAB_WORKSPACES_DIR=str(place/'workspaces'), PYTHONPATH=str(ROOT))
-    p = subprocess.Popen([sys.executable, '-m', 'jupyter', 'lab', '--ip=127.0.0.1', '--no-browser', '--allow-root', '--port=0'], cwd=place/'nbs', env=env, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    env = os.environ | dict(JUPYTERLAB_SETTINGS_DIR=str(place/'settings'), PYTHONPATH=str(ROOT),
+                            JUPYTERLAB_WORKSPACES_DIR=str(place/'workspaces'))
+    options = ['--ip=127.0.0.1', '--no-browser', '--allow-root', '--port=0']
+    p = subprocess.Popen([sys.executable, '-m', 'jupyter', 'lab', *options], cwd=place/'nbs', env=env,
+                         stderr=subprocess.PIPE, text=True, start_new_session=True)
     late = threading.Timer(60, p.kill); late.start()
-    address = next((m for line in p.stderr if (m := re.search(r'(http://127\.0\.0\.1:\d+)/lab\?token=(\w+)', line))), None)
+    found = (re.search(r'(http://127\.0\.0\.1:\d+)/lab\?token=(\w+)', line) for line in p.stderr)
+    address = next(filter(None, found), None)
     late.cancel()
     assert address, 'JupyterLab did not start; try: make lab'
     threading.Thread(target=lambda: list(p.stderr), daemon=True).start()
@@ -41,7 +63,9 @@ def lab(tmp_path_factory):
 def chromium():
     from playwright.sync_api import sync_playwright
     program = shutil.which('chromium') or shutil.which('chromium-browser') or shutil.which('google-chrome')
-    if not program: pytest.fail("no Chromium was found; install it with: sudo apt-get install -y chromium (or skip these tests: BROWSER=no make test)")
+    if not program:
+        pytest.fail("no Chromium was found; install it with: sudo apt-get install -y chromium "
+                    "(or skip these tests: BROWSER=no make test)")
     SCREENS.mkdir(parents=True, exist_ok=True)
     with sync_playwright() as p:
         browser = p.chromium.launch(executable_path=program, args=FLAGS)
@@ -52,14 +76,17 @@ def run_all(chromium, lab, notebook):
     "A page with the notebook open and run, its errors so far, and the seconds that took."
     base, token, _ = lab
     page, errors = chromium.new_page(viewport=dict(width=1440, height=1000)), []
-    page.on('console', lambda m: errors.append(m.text) if m.type == 'error' else None); page.on('pageerror', lambda e: errors.append(str(e)))
+    page.on('console', lambda m: errors.append(m.text) if m.type == 'error' else None)
+    page.on('pageerror', lambda e: errors.append(str(e)))
     begun = time.time()
     page.goto(f'{base}/lab/tree/{notebook}?token={token}&reset')
     page.wait_for_selector('.jp-NotebookPanel:not(.lm-mod-hidden) .jp-Cell')
     page.wait_for_selector('text=/Python 3 .*\\| Idle/', timeout=60_000); page.wait_for_timeout(1000)
-    page.click('.lm-MenuBar-itemLabel:text-is("Run")'); page.click('.lm-Menu-itemLabel:text-is("Run All Cells")')
-    try: page.wait_for_function("/\\[\\d+\\]/.test([...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')].at(-1).textContent)", timeout=120_000)
-    finally: page.screenshot(path=SCREENS/f'{notebook}.png')
+    page.click('.lm-MenuBar-itemLabel:text-is("Run")')
+    page.click('.lm-Menu-itemLabel:text-is("Run All Cells")')
+    last = "[...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')].at(-1)"
+    try: page.wait_for_function(f"/\\[\\d+\\]/.test({last}.textContent)", timeout=120_000)
+    finally: page.screenshot(path=SCREENS/f'{Path(notebook).stem}.png')
     page.wait_for_timeout(1000)
     failed = page.locator('.jp-OutputArea-output[data-mime-type*="error"]')
     assert failed.count() == 0, failed.all_inner_texts()
@@ -67,8 +94,8 @@ def run_all(chromium, lab, notebook):
 
 @pytest.fixture(scope='module')
 def play(chromium, lab):
-    page, errors, seconds = run_all(chromium, lab, '14_widgets.ipynb')
-    record(open_and_run_14_seconds=round(seconds, 1))
+    page, errors, seconds = run_all(chromium, lab, 'play/02_widgets.ipynb')
+    record(open_and_run_widgets_seconds=round(seconds, 1))
     yield page
     assert not errors, errors
     page.close()
@@ -82,13 +109,19 @@ def record(**figures):
 
 def output(page, text):
     "The output of the cell whose code contains a text, scrolled to and drawn."
-    widget = page.locator('.jp-CodeCell', has=page.locator('.jp-InputArea-editor', has_text=text)).locator('.jp-OutputArea').first
-    widget.scroll_into_view_if_needed(); widget.locator('.js-plotly-plot .main-svg').first.wait_for(timeout=60_000); page.wait_for_timeout(500)
+    cell = page.locator('.jp-CodeCell', has=page.locator('.jp-InputArea-editor', has_text=text))
+    widget = cell.locator('.jp-OutputArea').first
+    widget.scroll_into_view_if_needed()
+    widget.locator('.js-plotly-plot .main-svg').first.wait_for(timeout=60_000); page.wait_for_timeout(500)
     return widget
 
+def labelled(widget, label):
+    "The slider with that label."
+    return widget.locator('.widget-slider', has=widget.page.locator('.widget-label', has_text=label))
+
 def handle(widget, label):
-    "The handle of the slider with that label."
-    return widget.locator('.widget-slider', has=widget.page.locator('.widget-label', has_text=label)).locator('.noUi-handle').first
+    "Its handle."
+    return labelled(widget, label).locator('.noUi-handle').first
 
 def grab(page, widget, label):
     "Put the mouse on a slider's handle and press; gives where that is."
@@ -98,7 +131,8 @@ def grab(page, widget, label):
     page.mouse.move(x, y); page.mouse.down(); page.wait_for_timeout(1500)
     return x, y
 
-def data(widget): return widget.locator('.js-plotly-plot').first.evaluate('g => JSON.parse(JSON.stringify(g.data))')
+def data(widget):
+    return widget.locator('.js-plotly-plot').first.evaluate('g => JSON.parse(JSON.stringify(g.data))')
 
 def title(widget, i=0): return widget.locator('.annotation-text').nth(i).text_content()
 
@@ -107,8 +141,9 @@ def screenshot(widget, name):
     widget.screenshot(path=SCREENS/f'{name}.png')
 
 WATCH = """g => {
-  const part = {achieved: '.subplot.xy .scatterlayer .trace:last-child path.point', landscape: '.subplot.x2y2 .scatterlayer .trace:last-child path.point'};
-  const look = () => ({...Object.fromEntries(Object.entries(part).map(([k, s]) => [k, g.querySelector(s)?.getAttribute('transform')])),
+  const point = panel => g.querySelector(`.subplot.${panel} .scatterlayer .trace:last-child path.point`);
+  const look = () => ({achieved: point('xy')?.getAttribute('transform'),
+                       landscape: point('x2y2')?.getAttribute('transform'),
                        weights: g.querySelectorAll('.heatmaplayer image')[1]?.getAttribute('href')});
   let moved, before = look();
   window.seen = [];
@@ -118,12 +153,13 @@ WATCH = """g => {
   new MutationObserver(() => {
     if (!moved) return;
     const now = look();
-    for (const k in now) if (now[k] !== before[k] && !(k in window.times)) window.times[k] = performance.now() - moved;
+    for (const k in now)
+      if (now[k] !== before[k] && !(k in window.times)) window.times[k] = performance.now() - moved;
   }).observe(g, {subtree: true, childList: true, attributes: true});
 }"""
 
 def test_latency(play):
-    "From the moment the mouse moves to the plot having changed, measured inside the page: median 300 ms at most, 1 s for the landscape's point."
+    "From the mouse's move to the changed plot, in the page: median 300 ms, 1 s for the landscape's point."
     widget, n = output(play, 'explorer = Explorer('), 30
     widget.locator('.js-plotly-plot').first.evaluate(WATCH)
     x, y = grab(play, widget, 'prompt')
@@ -135,44 +171,55 @@ def test_latency(play):
         for k, t in play.evaluate('window.times').items(): times[k].append(t)
         play.wait_for_timeout(100)
     play.mouse.up()
-    record(**{f'{k}_ms': dict(median=round(statistics.median(t)), worst=round(max(t)), moves=len(t)) for k, t in times.items()})
-    assert statistics.median(times['achieved']) <= 300 and statistics.median(times['weights']) <= 300 and statistics.median(times['landscape']) <= 1000
+    median = {k: round(statistics.median(t)) for k, t in times.items()}
+    record(**{f'{k}_ms': dict(median=median[k], worst=round(max(t)), moves=len(t)) for k, t in times.items()})
+    assert median['achieved'] <= 300 and median['weights'] <= 300 and median['landscape'] <= 1000
 
 def reading(widget, label):
     "The number beside a slider."
-    return int(widget.locator('.widget-slider', has=widget.page.locator('.widget-label', has_text=label)).locator('.widget-readout').text_content())
+    return int(labelled(widget, label).locator('.widget-readout').text_content())
 
 def agrees(widget):
-    "Does the page show what a fresh computation gives for the values of its controls: point, title, weights, predictions, place on the map?"
-    traces, (ask, task) = data(widget), open_model(MODEL)
-    x, y = traces[4]['x'][0], traces[4]['y'][0]
+    "Does the page show what a fresh computation gives: point, title, weights, predictions, place on the map?"
+    traces, ask = data(widget), load(MODEL)
+    task, x, y = ask.task, traces[4]['x'][0], traces[4]['y'][0]
     start = unseen_starts(task, reading(widget, 'starting network') + 1)[-1:]
-    row = ask(start, measure(task, start)[ask.metric], x, reading(widget, 'noise seed'), steps=reading(widget, 'DDIM steps'))
-    pictures = [torch.tensor(t['z']) for t in traces if t['type'] == 'heatmap']
-    place = answers_map(ask, task, start[0]).plane.place(row)[0]
+    answer = ask(start, x, seed=reading(widget, 'noise seed'), steps=reading(widget, 'DDIM steps'))
+    row, pictures = answer.rows[0], [torch.tensor(t['z']) for t in traces if t['type'] == 'heatmap']
+    place = map_answers(ask, start[0]).plane.place(answer.rows)[0]
     shown = torch.tensor([traces[9]['x'][0], traces[9]['y'][0]])
-    words = [t.lstrip('✗ ') for t in next(t['text'] for t in traces if t['mode' if 'mode' in t else 'type'] == 'text')]
-    return dict(point=abs(measure(task, row)[ask.metric].item() - y) < 1e-3, title=f'asked for {x:.3g}' in title(widget), weights=torch.allclose(pictures[1], torch.from_numpy(filters(task, row[0])), atol=1e-3),
-                start=torch.allclose(pictures[0], torch.from_numpy(filters(task, start[0])), atol=1e-3), place=torch.allclose(shown, place, atol=.02), words=words == [str(c) for c in said(task, row[0], torch.arange(12))])
+    words = next(t['text'] for t in traces if t.get('mode') == 'text')
+    classes = predicted_classes(task, row, torch.arange(12))
+    def same(picture, row): return torch.allclose(picture, torch.from_numpy(filters(task, row)), atol=1e-3)
+    return dict(point=abs(answer.metric.item() - y) < 1e-3, title=f'asked for {x:.3g}' in title(widget),
+                weights=same(pictures[1], row), start=same(pictures[0], start[0]),
+                place=torch.allclose(shown, place, atol=.02),
+                words=[t.lstrip('✗ ') for t in words] == [str(c) for c in classes])
 
 def test_two_hundred_moves(play, lab):
-    "A restless hand on five sliders, by mouse and keyboard: no error, no growth of the kernel, and the last values are the ones that are shown."
+    "A restless hand on five sliders, mouse and keyboard: no error, no growth, and the last values are shown."
     widget = output(play, 'explorer = Explorer(')
-    kernel = max((c for c in lab[2].children(recursive=True) if 'ipykernel' in ' '.join(c.cmdline())), key=lambda c: c.create_time())
+    kernels = [c for c in lab[2].children(recursive=True) if 'ipykernel' in ' '.join(c.cmdline())]
+    kernel = max(kernels, key=lambda c: c.create_time())
+    labels = ['noise seed', 'DDIM steps', 'steps of the race', 'starting network']
     g = torch.Generator().manual_seed(0)
     def drag(n):
         x, y = grab(play, widget, 'prompt')
-        for d in torch.randint(-40, 60, (n,), generator=g).tolist(): play.mouse.move(x + d, y); play.wait_for_timeout(20)
+        for d in torch.randint(-40, 60, (n,), generator=g).tolist():
+            play.mouse.move(x + d, y); play.wait_for_timeout(20)
         play.mouse.up()
     def keys(n):
         for k in torch.randint(0, 20, (n,), generator=g).tolist():
-            handle(widget, ['noise seed', 'DDIM steps', 'steps of the race', 'starting network'][min(k//6, 3)]).focus()
+            handle(widget, labels[min(k//6, 3)]).focus()
             play.keyboard.press('ArrowRight' if k % 3 else 'ArrowLeft'); play.wait_for_timeout(60)
-    drag(20); keys(20); play.wait_for_timeout(4000); before, begun = kernel.memory_info().rss, time.time()
+    drag(20); keys(20); play.wait_for_timeout(4000)
+    before, begun = kernel.memory_info().rss, time.time()
     keys(100); drag(100); play.wait_for_timeout(6000)
     grown, points = (kernel.memory_info().rss - before)/1e6, len(data(widget)[3]['x'])
-    record(two_hundred_moves=dict(kernel_grew_MB=round(grown, 1), seconds=round(time.time() - begun, 1), answers_shown=points))
-    assert grown < 50 and all(agrees(widget).values()) and widget.locator('[role=alert]').count() == 0, (grown, agrees(widget))
+    seconds = round(time.time() - begun, 1)
+    record(two_hundred_moves=dict(kernel_grew_MB=round(grown, 1), seconds=seconds, answers_shown=points))
+    assert grown < 50 and widget.locator('[role=alert]').count() == 0, grown
+    assert all(agrees(widget).values()), agrees(widget)
     screenshot(widget, 'explorer')
 
 def test_keyboard_and_buttons(play):
@@ -182,7 +229,8 @@ def test_keyboard_and_buttons(play):
     assert title(widget) != before and all(agrees(widget).values()), agrees(widget)
     points = len(data(widget)[3]['x'])
     widget.locator('button:text-is("again")').click(); play.wait_for_timeout(1500)
-    assert len(data(widget)[3]['x']) == points + 1 and len(data(widget)[7]['x']) == 3, 'the path on the landscape has one more point'
+    assert len(data(widget)[3]['x']) == points + 1
+    assert len(data(widget)[7]['x']) == 3, 'the path on the landscape has one more point'
     widget.locator('button:text-is("start over")').click(); play.wait_for_timeout(1500)
     assert len(data(widget)[3]['x']) == 0 and all(agrees(widget).values()), agrees(widget)
     first = data(widget)[5]['z']
@@ -206,9 +254,10 @@ def test_films_play(play, name, code):
     widget = output(play, code)
     widget.scroll_into_view_if_needed()
     begun = data(widget)[0]['z']
-    widget.locator('.jupyter-button[title="Play"], .widget-play button').first.click(); play.wait_for_timeout(2500)
+    button = widget.locator('.widget-play button').first
+    button.click(); play.wait_for_timeout(2500)
     assert data(widget)[0]['z'] != begun
-    widget.locator('.widget-play button').first.click(); play.wait_for_timeout(800)
+    button.click(); play.wait_for_timeout(800)
     still = data(widget)[0]['z']; play.wait_for_timeout(800)
     assert data(widget)[0]['z'] == still
     screenshot(widget, name)
@@ -217,7 +266,9 @@ def test_reload_shows_the_last_figure(play):
     "A page that is loaded again, kernel alive, begins with what was shown last."
     play.wait_for_timeout(1500)
     shown = title(output(play, 'explorer = Explorer('))
-    play.keyboard.press('Control+s'); play.wait_for_timeout(2000); play.reload(); play.wait_for_selector('.jp-CodeCell', timeout=60_000); play.wait_for_timeout(4000)
+    play.keyboard.press('Control+s'); play.wait_for_timeout(2000)
+    play.reload(); play.wait_for_selector('text=/Python 3 .*\\| Idle/', timeout=60_000)
+    play.wait_for_timeout(4000)
     assert title(output(play, 'explorer = Explorer(')) == shown
 
 def test_first_minute(chromium, lab):

@@ -1,13 +1,16 @@
-"Samplers against answers that are known: a Gaussian in closed form, and another library's schedulers step for step."
+"Samplers against answers that are known: a Gaussian in closed form, and another library's schedulers."
 import pytest, torch
 from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
 from hypothesis import given, strategies as st
 
-from gpt_kit.diffusion import SCHEDULES, add_noise, linear_schedule, sample, timesteps, x0_from_eps
+from gpt_kit.gpt.diffusion import SCHEDULES, add_noise, linear_schedule, sample, timesteps, x0_from_eps
+from gpt_kit.networks.checks import UserError
 
 AB, M, S = linear_schedule(), .3, .5    # schedule; mean and standard deviation of the data
 
-def noise(seed=0, shape=(4000, 4)): return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+def generator(seed): return torch.Generator().manual_seed(seed)
+
+def noise(seed=0, shape=(4000, 4)): return torch.randn(shape, generator=generator(seed))
 
 def exact_denoiser(x, j):
     "E[x0 | x] for data N(M, S²)."
@@ -21,49 +24,57 @@ def flow(x):
 
 # A Gaussian in closed form
 
-@pytest.mark.parametrize('solver, steps, eta', [('ddpm', 1000, None), ('ddim', 1000, 0.), ('ddim', 1000, 1.), ('ddim', 200, .5), ('dpm', 20, None)])
+@pytest.mark.parametrize('solver, steps, eta', [
+    ('ddpm', 1000, None), ('ddim', 1000, 0.), ('ddim', 1000, 1.), ('ddim', 200, .5), ('dpm', 20, None)])
 def test_gaussian_mean_and_spread(solver, steps, eta):
-    x = sample(exact_denoiser, noise(), AB, solver, steps, eta, generator=torch.Generator().manual_seed(1))
+    x = sample(exact_denoiser, noise(), AB, solver=solver, steps=steps, eta=eta, generator=generator(1))
     assert x.shape == (4000, 4)
     assert abs(x.mean() - M) < .02 and abs(x.std() - S) < .02
 
-@pytest.mark.parametrize('solver, steps, eps', [('ddim', 1000, .01), ('ddim', 10, .8), ('dpm', 10, .1), ('dpm', 50, 5e-3)])
+@pytest.mark.parametrize('solver, steps, eps', [
+    ('ddim', 1000, .01), ('ddim', 10, .8), ('dpm', 10, .1), ('dpm', 50, 5e-3)])
 def test_deterministic_solvers_follow_the_flow(solver, steps, eps):
     "Not just the right distribution: every single point has a known end."
     x = noise()
-    assert (sample(exact_denoiser, x, AB, solver, steps) - flow(x)).abs().max() < eps
+    assert (sample(exact_denoiser, x, AB, solver=solver, steps=steps) - flow(x)).abs().max() < eps
 
 def test_second_order_beats_first():
     "At 10 steps by far, and it gains more from twice as many."
-    x = noise()
-    off = {(s, n): (sample(exact_denoiser, x, AB, s, n) - flow(x)).abs().mean().item() for s in ('ddim', 'dpm') for n in (10, 20)}
-    assert off['dpm', 10] < off['ddim', 10]/3
-    assert off['dpm', 10]/off['dpm', 20] > off['ddim', 10]/off['ddim', 20]
+    def off(solver, n):
+        x = noise()
+        return (sample(exact_denoiser, x, AB, solver=solver, steps=n) - flow(x)).abs().mean().item()
+    assert off('dpm', 10) < off('ddim', 10)/3
+    assert off('dpm', 10)/off('dpm', 20) > off('ddim', 10)/off('ddim', 20)
 
-def test_one_step_is_the_guess():
-    for solver in ('ddpm', 'ddim', 'dpm'):
-        torch.testing.assert_close(sample(exact_denoiser, noise(), AB, solver, 1), exact_denoiser(noise(), torch.full((4000,), 999)), atol=1e-5, rtol=1e-5)
+@pytest.mark.parametrize('solver', ['ddpm', 'ddim', 'dpm'])
+def test_one_step_is_the_guess(solver):
+    guessed = exact_denoiser(noise(), torch.full((4000,), 999))
+    x = sample(exact_denoiser, noise(), AB, solver=solver, steps=1)
+    torch.testing.assert_close(x, guessed, atol=1e-5, rtol=1e-5)
 
 # Another library, step for step
 
 W = noise(5, (6, 6))/6**.5
 def guess(x, j): return torch.tanh(x @ W + j[:, None]/1000) + .3    # any fixed function will do
 
-def compare(scheduler, solver, eta, kind='linear', **step_args):
+def compare(scheduler, solver, eta, kind='linear'):
     "All states on the way, ours and theirs, with the same noise."
     x, ab, seen = noise(2, (8, 6)), SCHEDULES[kind](), []
     js = [int(t) for t in scheduler.timesteps]
-    ours = sample(guess, x, ab, solver, js, eta, generator=torch.Generator().manual_seed(3), callback=lambda s: seen.append(s.x))
-    g = torch.Generator().manual_seed(3)
-    for t, ours_now in zip(scheduler.timesteps, seen):
-        torch.testing.assert_close(ours_now, x, atol=1e-4, rtol=1e-4)
-        extra = dict(eta=1., variance_noise=torch.randn(x.shape, generator=g)) if solver == 'ddim' and eta else {} if solver == 'ddim' else dict(generator=g)
+    g = generator(3)
+    ours = sample(guess, x, ab, solver=solver, steps=js, eta=eta, generator=g, callback=seen.append)
+    g.manual_seed(3)
+    for t, s in zip(scheduler.timesteps, seen):
+        torch.testing.assert_close(s.x, x, atol=1e-4, rtol=1e-4)
+        extra = {} if solver == 'ddim' else dict(generator=g)
+        if solver == 'ddim' and eta: extra = dict(eta=1., variance_noise=torch.randn(x.shape, generator=g))
         x = scheduler.step(guess(x, t.expand(8)), t, x, **extra).prev_sample
-    assert len(seen) == len(js) and (ours - seen[0]).abs().mean() > .3
+    assert len(seen) == len(js) and (ours - seen[0].x).abs().mean() > .3
     torch.testing.assert_close(ours, x, atol=1e-4, rtol=1e-4)
 
 COMMON = dict(num_train_timesteps=1000, prediction_type='sample')
-BETAS = dict(linear=dict(beta_schedule='linear', beta_start=1e-4, beta_end=.02), cosine=dict(beta_schedule='squaredcos_cap_v2'))
+BETAS = dict(linear=dict(beta_schedule='linear', beta_start=1e-4, beta_end=.02),
+             cosine=dict(beta_schedule='squaredcos_cap_v2'))
 
 def test_ddpm_as_diffusers():
     s = DDPMScheduler(**COMMON, **BETAS['linear'], variance_type='fixed_large', clip_sample=False)
@@ -72,10 +83,11 @@ def test_ddpm_as_diffusers():
 
 @pytest.mark.parametrize('steps', [5, 50])
 @pytest.mark.parametrize('eta', [0., 1.])
-@pytest.mark.parametrize('kind', ['linear', 'cosine'])
-def test_ddim_as_diffusers(kind, eta, steps):
+@pytest.mark.parametrize('kind, spacing', [('linear', 'trailing'), ('cosine', 'leading')])
+def test_ddim_as_diffusers(kind, spacing, eta, steps):
     "Not from the cosine's very last step: there rounding makes diffusers take the root of a negative number."
-    s = DDIMScheduler(**COMMON, **BETAS[kind], clip_sample=False, set_alpha_to_one=True, timestep_spacing='trailing' if kind == 'linear' else 'leading')
+    s = DDIMScheduler(**COMMON, **BETAS[kind], clip_sample=False, set_alpha_to_one=True,
+                      timestep_spacing=spacing)
     s.set_timesteps(steps)
     compare(s, 'ddim', eta, kind)
 
@@ -83,7 +95,8 @@ def test_ddim_as_diffusers(kind, eta, steps):
 @pytest.mark.parametrize('steps', [2, 5, 10, 50])
 def test_dpm_as_diffusers(steps):
     "On our own steps, evenly spaced in log(signal/noise)."
-    s = DPMSolverMultistepScheduler(**COMMON, **BETAS['linear'], algorithm_type='dpmsolver++', solver_order=2, solver_type='midpoint', final_sigmas_type='zero')
+    s = DPMSolverMultistepScheduler(**COMMON, **BETAS['linear'], algorithm_type='dpmsolver++', solver_order=2,
+                                    solver_type='midpoint', final_sigmas_type='zero')
     s.set_timesteps(timesteps=timesteps(AB, steps))
     compare(s, 'dpm', None)
 
@@ -101,15 +114,19 @@ def test_timesteps(kind, n):
     assert all(a > b for a, b in zip(js, js[1:])) and js[-1] >= 0
 
 def test_noise_and_back():
-    x0, eps, ab = noise(1), noise(2), torch.rand(4000, generator=torch.Generator().manual_seed(0))*.9 + .05
-    torch.testing.assert_close(x0_from_eps(add_noise(x0, ab, eps), eps, ab[:, None]), x0, atol=1e-5, rtol=1e-5)
+    x0, eps, ab = noise(1), noise(2), torch.rand(4000, generator=generator(0))*.9 + .05
+    again = x0_from_eps(add_noise(x0, ab, eps), eps, ab[:, None])
+    torch.testing.assert_close(again, x0, atol=1e-5, rtol=1e-5)
 
 def test_limit_and_callback():
     seen = []
-    x = sample(lambda x, j: 5*x, noise(), AB, 'ddim', 4, limit=(-1, 1), callback=seen.append)
-    assert x.abs().max() <= 1 and [s.i for s in seen] == [0, 1, 2, 3] and [s.j for s in seen] == timesteps(AB, 4)
+    x = sample(lambda x, j: 5*x, noise(), AB, solver='ddim', steps=4, limit=(-1, 1), callback=seen.append)
+    assert x.abs().max() <= 1
+    assert [s.i for s in seen] == [0, 1, 2, 3] and [s.j for s in seen] == timesteps(AB, 4)
     assert all(s.x0.abs().max() <= 1 for s in seen) and seen[0].x.equal(noise())
 
-@pytest.mark.parametrize('solver, steps, eta, says', [('euler', 10, None, 'use one of ddpm, ddim, dpm'), ('ddim', 0, None, 'take 1 to 1000'), ('ddim', 1001, None, 'take 1 to 1000'), ('dpm', 10, .5, 'eta has to be 0')])
-def test_refused(solver, steps, eta, says):
-    with pytest.raises(ValueError, match=says): sample(guess, noise(2, (8, 6)), AB, solver, steps, eta)
+@pytest.mark.parametrize('what, why', [
+    (dict(solver='euler'), 'use one of ddpm, ddim, dpm'), (dict(steps=0), 'take 1 to 1000'),
+    (dict(steps=1001), 'take 1 to 1000'), (dict(solver='dpm', eta=.5), 'eta has to be 0')])
+def test_refused(what, why):
+    with pytest.raises(UserError, match=why): sample(guess, noise(2, (8, 6)), AB, **what)

@@ -4,27 +4,35 @@ from dataclasses import replace
 
 import psutil, pytest, torch
 
-from gpt_kit.diffusion import linear_schedule
-from gpt_kit.model import GPT, restore
-from gpt_kit.presets import PRESETS, needs
-from gpt_kit.train import Pairs, State, diffusion_loss, load_model, train
-from gpt_kit.weights import Layout
+from gpt_kit.gpt.diffusion import linear_schedule
+from gpt_kit.gpt.load import load_model
+from gpt_kit.gpt.loop import TrainState, train
+from gpt_kit.gpt.model import GPT
+from gpt_kit.gpt.presets import PRESETS, WORLDS, default_model, default_training, get_world, training_needs
+from gpt_kit.gpt.train import Pairs, diffusion_loss
+from gpt_kit.networks.checks import UserError
+from gpt_kit.networks.layers import read_layers
+from gpt_kit.networks.tasks import get_task, mlp
+from gpt_kit.networks.weights import Layout
 
 @pytest.mark.slow   # 7 to 13 GB of memory and half a minute each
 @pytest.mark.parametrize('name', ['mnist-loss', 'cifar10-loss', 'cartpole'])
 def test_full_size_takes_a_step(name):
-    p = PRESETS[name]
-    with torch.device('meta'): need = needs(GPT(p.layers, **p.model), p.plan)['memory']
-    if psutil.virtual_memory().available < 1.1*need: pytest.skip(f"needs {need/1e9:.0f} GB of memory")
-    g, D = torch.Generator().manual_seed(0), Layout(p.layers).D
-    pairs = Pairs(*(torch.randn(2, D, generator=g) for _ in range(2)), *(torch.rand(2, generator=g) for _ in range(2)))
+    w = PRESETS[name]
+    with torch.device('meta'): memory = training_needs(GPT(w.layers, **w.model), w.training)['memory']
+    if psutil.virtual_memory().available < 1.1*memory: pytest.skip(f"needs {memory/1e9:.0f} GB of memory")
+    g, D = torch.Generator().manual_seed(0), Layout(w.layers).D
+    start, future = torch.randn(2, 2, D, generator=g)
+    metric, prompt = torch.rand(2, 2, generator=g)
+    pairs = Pairs(start, future, metric, prompt)
     torch.manual_seed(0)
-    state = State(GPT(p.layers, **p.model), replace(p.plan, batch=2))
+    state = TrainState(GPT(w.layers, **w.model), replace(w.training, batch=2))
     first = next(train(state, lambda m, g: diffusion_loss(m, pairs, linear_schedule(), g)))
-    untrained = (pairs.future - pairs.start).square().mean().item()             # an untrained model gives back the start
+    untrained = (future - start).square().mean().item()             # an untrained model gives back the start
     assert math.isclose(first.loss, untrained, rel_tol=1e-5) and first.norm > 0
-    moved = [d.weight.abs().max().item() for d in state.model.tokens.decoders]  # from zero, by a first step of Adam: the rate
-    assert all(math.isclose(m, p.plan.rate(0), rel_tol=.01) for m in moved)
+    for decoder in state.model.tokens.decoders:                 # from zero, by a first step of Adam: the rate
+        moved = decoder.weight.abs().max().item()
+        assert math.isclose(moved, w.training.rate(0), rel_tol=.01)
 
 @pytest.mark.parametrize('a, b', [('mnist-loss', 'mnist-error'), ('cifar10-loss', 'cifar10-error')])
 def test_models_of_loss_and_error_are_alike(a, b):
@@ -32,10 +40,40 @@ def test_models_of_loss_and_error_are_alike(a, b):
     a, b = PRESETS[a], PRESETS[b]
     assert (a.model, a.layers, a.recipe) == (b.model, b.layers, b.recipe) and a.metric != b.metric
 
+def test_paper_worlds_are_whole():
+    for w in PRESETS.values():
+        assert w.best_at <= w.training.steps and w.training.rate(w.training.warmup) <= w.training.lr
+    assert get_task('cartpole-paper').layers == PRESETS['cartpole'].layers
+
+def test_usual_sizes():
+    "Several hidden layers: smaller batches; convolutions and policies: what they do counts, at a lower rate."
+    flat, deep = (read_layers(mlp(w)) for w in ((64, 16, 10), (64, 16, 16, 10)))
+    convolutions, policy = (get_task(name).layers for name in ('digits-cnn', 'cartpole'))
+    assert default_model(convolutions)['edge_width'] == 32
+    assert default_training(deep, 'layer').batch == 32
+    assert [default_training(l).behaviour for l in (flat, deep, convolutions, policy)] == [0, 0, 5, 5]
+    usual = default_training(deep)
+    assert usual.lr == 3e-3 and default_training(deep, behaviour=1.) == replace(usual, lr=2e-3, behaviour=1.)
+    assert default_training(convolutions, behaviour=0.).lr == 3e-3
+
+def test_there_is_no_such_world():
+    with pytest.raises(UserError, match='mnist-loss'): get_world('mnist')
+
+@pytest.mark.parametrize('name', WORLDS)
+def test_our_worlds_are_whole(name):
+    "Their models can be built, their tasks have the metric, and their recipes fit the task."
+    w, task = get_world(name), get_task(get_world(name).task)
+    assert w.layers == task.layers and w.metric in task.metrics and name == f'{w.task}-{w.metric}'
+    assert w.recipe.n_saves <= w.recipe.n_steps(task) + 1
+    with torch.device('meta'): assert training_needs(GPT(w.layers, **w.model), w.training)['flops'] > 0
+
 def test_as_a_command(gpt_kit, store, tmp_path):
     "A preset's settings, and what is given beside it goes before."
-    said = gpt_kit('train', store.path, tmp_path/'m.safetensors', '--preset', 'mnist-error', '--steps', 2, '--batch', 2, '--width', 32, '--heads', 4, '--depth', 1)
+    file, sizes = tmp_path/'m.safetensors', ('--width', 32, '--heads', 4, '--depth', 1)
+    said = gpt_kit('train', store.path, file, '--preset', 'mnist-error', '--steps', 2, '--batch', 2, *sizes)
     assert said.returncode == 0 and "floating-point operations" in said.stdout, said.stderr
-    info = load_model(tmp_path/'m.safetensors', restore)[1]
-    assert info['config'] | dict(tokens='chunk-1000', condition='tokens', octaves=14, width=32, depth=1) == info['config'] and info['metric']['name'] == 'test_error' and info['draw'] == 'paper'
-    assert info['plan'] | dict(steps=2, batch=2, lr=4e-4, beta2=.95, clip=.75) == info['plan']
+    info = load_model(file)[1]
+    assert info['metric']['name'] == 'test_error' and info['sampling'] == 'paper'
+    model = dict(tokens='chunk-1000', condition='tokens', octaves=14, width=32, depth=1)
+    training = dict(steps=2, batch=2, lr=4e-4, beta2=.95, clip=.75)
+    assert model.items() <= info['config'].items() and training.items() <= info['training'].items()

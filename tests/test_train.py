@@ -1,108 +1,141 @@
-"Training: stopped and resumed is the same as not stopped, to the last bit; it learns; what is saved comes back."
+"Training: stopped and resumed is the same as not stopped, bit for bit; it learns; what is saved comes back."
 import subprocess, sys
 
 import pytest, torch
 
-from gpt_kit.diffusion import linear_schedule
-from gpt_kit.model import GPT, restore
-from gpt_kit.store import read_tensors
-from gpt_kit.train import DRAWS, Plan, State, diffusion_loss, draw_pairs, fit, load_model, prepare, resume, save_model, save_state, train
+from gpt_kit.gpt.diffusion import linear_schedule
+from gpt_kit.gpt.load import load_model
+from gpt_kit.gpt.loop import TrainConfig, TrainState, fit, train
+from gpt_kit.gpt.model import GPT
+from gpt_kit.gpt.presets import seconds_per_step
+from gpt_kit.gpt.train import PAIR_SAMPLERS, diffusion_loss, prepare_data, sample_pairs, save_model
+from gpt_kit.networks.checks import UserError
+from gpt_kit.networks.store import read_tensors
 
 SCRIPT = """
 import sys, torch
-from gpt_kit.diffusion import linear_schedule
-from gpt_kit.model import GPT
-from gpt_kit.store import Store
-from gpt_kit.train import Plan, State, diffusion_loss, draw_pairs, fit, prepare
+from gpt_kit.gpt.diffusion import linear_schedule
+from gpt_kit.gpt.loop import TrainConfig, TrainState, fit
+from gpt_kit.gpt.model import GPT
+from gpt_kit.gpt.train import diffusion_loss, prepare_data, sample_pairs
+from gpt_kit.networks.store import Store
 store, file, stop, tokens, threads = sys.argv[1:]
 torch.set_num_threads(int(threads)); torch.manual_seed(0)
-data, ab = prepare(Store(store), 'test_loss'), linear_schedule()
-state = State(GPT(data.store.info['layers'], tokens, width=24, depth=1, heads=2), Plan(steps=12, batch=16, warmup=3))
+data, ab = prepare_data(Store(store), 'test_loss'), linear_schedule()
+model = GPT(data.store.info['layers'], tokens=tokens, width=24, depth=1, heads=2)
+state = TrainState(model, TrainConfig(steps=12, batch=16, warmup=3))
 def loss(model, g):
     if state.step == int(stop): raise KeyboardInterrupt
-    return diffusion_loss(model, draw_pairs(data, data.runs, 16, g, augment=tokens != 'neuron'), ab, g)
-fit(state, loss, file, {}, every=4, progress=False)
+    return diffusion_loss(model, sample_pairs(data, data.runs, 16, g, augment=True), ab, g)
+fit(state, loss, path=file, about={}, every=4, progress=False)
 """
 
 @pytest.mark.slow
 def test_resumed_is_uninterrupted(store, tmp_path):
-    """Stopped at step 6, two steps after a save, and gone on with in another process: every tensor of the state is the same, bit for bit.
-    With chunk tokens, whose permutations have to be the same too. Slow because each of the three processes imports torch."""
-    def run(file, stop): return subprocess.run([sys.executable, '-c', SCRIPT, store.path, tmp_path/file, str(stop), 'chunk-256', str(torch.get_num_threads())], capture_output=True, text=True)
+    """Stopped at step 6, two steps after a save, and gone on with in another process: every tensor is the
+    same, bit for bit. With chunk tokens, whose permutations have to be the same too. Slow because each of
+    three processes imports torch."""
+    def run(file, stop):
+        words = [store.path, tmp_path/file, str(stop), 'chunk-256', str(torch.get_num_threads())]
+        return subprocess.run([sys.executable, '-c', SCRIPT, *words], capture_output=True, text=True)
     stopped = run('a.safetensors', 6)
-    assert 'KeyboardInterrupt' in stopped.stderr and read_tensors(tmp_path/'a.safetensors', 'training')[1]['step'] == 4
+    assert 'KeyboardInterrupt' in stopped.stderr
+    assert read_tensors(tmp_path/'a.safetensors', 'training')[1]['step'] == 4
     for file in ('a', 'b'): assert run(f'{file}.safetensors', -1).returncode == 0
     (a, info), (b, other) = (read_tensors(tmp_path/f'{file}.safetensors', 'training') for file in ('a', 'b'))
     assert info['step'] == other['step'] == 12 and set(a) == set(b)
     for name in a: assert torch.equal(a[name], b[name]), name
 
-def small(store, **kw): return GPT(store.info['layers'], width=24, depth=1, heads=2, **kw)
+def generator(seed=0): return torch.Generator().manual_seed(seed)
 
-@pytest.mark.parametrize('draw', DRAWS)
-def test_it_learns(store, draw):
+def small(store): return GPT(store.info['layers'], width=24, depth=1, heads=2)
+
+@pytest.fixture
+def data(store): return prepare_data(store, 'test_loss')
+
+@pytest.fixture
+def loss(data):
+    "Of 4 pairs, or as many as are asked for."
+    ab = linear_schedule()
+    def loss(model, g, B=4, runs=data.runs, **kw):
+        return diffusion_loss(model, sample_pairs(data, runs, B, g, **kw), ab, g)
+    return loss
+
+@pytest.mark.parametrize('sampling', PAIR_SAMPLERS)
+def test_it_learns(store, data, loss, sampling):
     "Sixty steps lower the loss on runs that were held out, of the model and of its EMA."
     torch.manual_seed(0)
-    data, ab = prepare(store, 'test_loss'), linear_schedule()
-    loss = lambda m, g: diffusion_loss(m, draw_pairs(data, data.runs, 64, g, draw), ab, g)
-    def held_out(m):
-        with torch.no_grad(): g = torch.Generator().manual_seed(0); return diffusion_loss(m, draw_pairs(data, data.held_out, 512, g, draw), ab, g).item()
-    state = State(small(store), Plan(steps=60, batch=64, lr=5e-3, warmup=5))
+    state = TrainState(small(store), TrainConfig(steps=60, batch=64, lr=5e-3, warmup=5))
+    @torch.no_grad()
+    def held_out(m): return loss(m, generator(), 512, data.held_out, sampling=sampling).item()
     before = held_out(state.model)
-    reports = list(train(state, loss))
+    reports = list(train(state, lambda m, g: loss(m, g, 64, sampling=sampling)))
     assert [r.step for r in reports] == list(range(1, 61))
     assert held_out(state.model) < .9*before and held_out(state.ema) < .9*before
 
-def test_ema_is_the_formula(store):
+def test_ema_is_the_formula(store, loss):
     torch.manual_seed(0)
-    data, ab = prepare(store, 'test_loss'), linear_schedule()
-    state, plan = State(small(store), Plan(steps=4, batch=4, warmup=1, lr=.01, ema=.3)), Plan(ema=.3)
+    config = TrainConfig(steps=4, batch=4, warmup=1, lr=.01, ema=.3)
+    state = TrainState(small(store), config)
     slow = [p.detach().clone() for p in state.model.parameters()]
-    for s, _ in enumerate(train(state, lambda m, g: diffusion_loss(m, draw_pairs(data, data.runs, 4, g), ab, g))):
+    for s, _ in enumerate(train(state, loss)):
         d = min(.3, (1 + s)/(10 + s))
         slow = [d*a + (1 - d)*b.detach() for a, b in zip(slow, state.model.parameters())]
-        assert plan.decay(s) == d
+        assert config.decay(s) == d
     for a, b in zip(slow, state.ema.parameters()): torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-4)
 
-def test_pairs_are_of_one_run(store):
-    "The start is earlier than the future, both are checkpoints of one training run, and held-out runs are never drawn from."
-    data = prepare(store, 'test_loss')
+@pytest.mark.parametrize('sampling', PAIR_SAMPLERS)
+def test_pairs_are_of_one_run(store, data, sampling):
+    "The start is earlier than the future, both are of one run, and held-out runs are never drawn from."
     assert not set(data.runs) & set(data.held_out) and len(data.runs) + len(data.held_out) == store.R
-    every = torch.stack([store.rows([r]*store.S, range(store.S)) for r in data.runs])*data.scale     # (R, S, D)
-    for draw in DRAWS:
-        p = draw_pairs(data, data.runs, 40, torch.Generator().manual_seed(1), draw)
-        for start, future, metric, prompt in zip(*p):
-            (r1, s1), = (every == start).all(2).nonzero().tolist()
-            (r2, s2), = (every == future).all(2).nonzero().tolist()
-            values = data.values[data.runs[r1]]
-            assert r1 == r2 and s1 < s2 and metric == values[s1] and prompt == values[s2]
+    every = torch.stack([store.rows([r]*store.S, range(store.S)) for r in data.runs])*data.scale  # (R, S, D)
+    pairs = sample_pairs(data, data.runs, 40, generator(1), sampling=sampling)
+    assert all(map(torch.equal, pairs, sample_pairs(data, data.runs, 40, generator(1), sampling=sampling)))
+    for start, future, metric, prompt in zip(*pairs):
+        (r1, s1), = (every == start).all(2).nonzero().tolist()
+        (r2, s2), = (every == future).all(2).nonzero().tolist()
+        values = data.values[data.runs[r1]]
+        assert r1 == r2 and s1 < s2 and metric == values[s1] and prompt == values[s2]
 
-def test_half_precision_round_trip(store, tmp_path):
+def test_half_precision_round_trip(store, data, tmp_path):
     "A saved model is its weights in half precision, no more and no less, and answers nearly as before."
     torch.manual_seed(0)
-    m, data = small(store), prepare(store, 'test_loss')
+    m, file = small(store), tmp_path/'m.safetensors'
     for p in m.parameters(): torch.nn.init.normal_(p, std=.05)
-    save_model(tmp_path/'m.safetensors', m, dict(config=m.config))
-    again, info = load_model(tmp_path/'m.safetensors', restore)
-    assert info['config'] == m.config and (tmp_path/'m.safetensors').stat().st_size < 2.2*sum(p.numel() for p in m.parameters()) + 5000
-    assert all(torch.equal(a.half().float(), b) for a, b in zip(m.state_dict().values(), again.state_dict().values()))
-    p = draw_pairs(data, data.runs, 8, torch.Generator().manual_seed(0))
-    with torch.no_grad(): a, b = (g(p.future, torch.arange(8)*100, p.start, p.prompt, p.metric) for g in (m, again))
+    save_model(file, m, dict(config=m.config))
+    again, info = load_model(file)
+    assert info['config'] == m.config
+    assert file.stat().st_size < 2.2*sum(p.numel() for p in m.parameters()) + 5000
+    for a, b in zip(m.state_dict().values(), again.state_dict().values()):
+        assert torch.equal(a.half().float(), b)
+    p = sample_pairs(data, data.runs, 8, generator())
+    args = p.future, torch.arange(8)*100, p.start, p.prompt, p.metric
+    with torch.no_grad(): a, b = m(*args), again(*args)
     assert 0 < (a - b).abs().max() < .05*(a - p.start).abs().max()
 
 def test_state_of_another_training_is_refused(store, tmp_path):
+    def fresh(steps=5): return TrainState(small(store), TrainConfig(steps=steps))
     file, about = tmp_path/'s.safetensors', dict(seed=0)
-    save_state(file, State(small(store), Plan(steps=5)), about)
-    assert resume(file, State(small(store), Plan(steps=5)), about).step == 0
-    for plan, other in ((Plan(steps=6), about), (Plan(steps=5), dict(seed=1))):
-        with pytest.raises(ValueError, match='state of another training'): resume(file, State(small(store), plan), other)
+    fresh().save(file, about)
+    assert fresh().resume(file, about).step == 0
+    with pytest.raises(UserError, match='state of another training'): fresh(6).resume(file, about)
+    with pytest.raises(UserError, match='state of another training'): fresh().resume(file, dict(seed=1))
 
 def test_a_loss_that_is_not_finite_stops(store):
-    state = State(small(store), Plan(steps=5))
+    state = TrainState(small(store), TrainConfig(steps=5))
     before = [p.clone() for p in state.model.parameters()]
-    with pytest.raises(FloatingPointError, match='smaller learning rate'): list(train(state, lambda m, g: sum(p.sum() for p in m.parameters())*float('nan')))
+    def loss(m, g): return sum(p.sum() for p in m.parameters())*float('nan')
+    with pytest.raises(UserError, match='smaller learning rate'): list(train(state, loss))
     assert state.step == 0 and all(map(torch.equal, before, state.model.parameters()))
 
-def test_fit_without_a_file(store):
-    data, ab = prepare(store, 'test_loss'), linear_schedule()
-    history = fit(State(small(store), Plan(steps=3, batch=4)), lambda m, g: diffusion_loss(m, draw_pairs(data, data.runs, 4, g), ab, g), held_out=lambda m: 7., every=2, progress=False)
-    assert [h['step'] for h in history] == [1, 2, 3] and [h.get('held_out') for h in history] == [None, 7., 7.]
+def test_fit_without_a_file(store, loss):
+    state, watched = TrainState(small(store), TrainConfig(steps=3, batch=4)), []
+    def watch(state): watched.append(state.step)
+    history = fit(state, loss, held_out=lambda m: 7., every=2, watch=watch, progress=False)
+    assert watched == [h['step'] for h in history] == [1, 2, 3]
+    assert [h.get('held_out') for h in history] == [None, 7., 7.]
+
+def test_measuring_a_step_leaves_no_gradient(store, data):
+    model = small(store)
+    assert seconds_per_step(model, data, TrainConfig(batch=8)) > 0
+    assert all(p.grad is None for p in model.parameters())

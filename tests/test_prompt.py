@@ -1,0 +1,53 @@
+"Asking a model: what is refused, what it is told when it is calibrated, and walks through noise."
+import pytest, torch
+
+from gpt_kit.gpt.evaluate import unseen_starts
+from gpt_kit.gpt.load import load
+from gpt_kit.gpt.prompt import Prompter, calibration, latent_walk
+from gpt_kit.networks.checks import UserError
+
+@pytest.fixture(scope='module')
+def shipped(): return load('digits-loss')
+
+@pytest.fixture(scope='module')
+def starts(shipped): return unseen_starts(shipped.task, 3)
+
+def calibrated(ask, **curve): return Prompter(ask.model, ask.info | dict(calibration=curve), task=ask.task)
+
+@pytest.mark.parametrize('prompt, why', [
+    (float('nan'), 'has to be a number'), (torch.ones(2), 'give one prompt, or one for each')])
+def test_prompts_are_refused(shipped, starts, prompt, why):
+    with pytest.raises(UserError, match=why): shipped(starts, prompt)
+
+def test_starts_are_refused(shipped, starts):
+    with pytest.raises(UserError, match='was it saved from another architecture'): shipped(starts[:, 1:], .4)
+    with pytest.raises(UserError, match='not finite'): shipped(starts/0, .4, metric=torch.ones(3))
+    with pytest.raises(UserError, match='give each network'): shipped(starts, .4, metric=torch.ones(2))
+
+def test_one_warning_outside_of_what_was_seen(shipped, starts):
+    with pytest.warns(UserWarning, match='outside of what this model has seen') as told:
+        shipped(starts, 1000.)
+    assert len(told) == 1
+
+def test_a_calibrated_model_is_told_something_else(shipped, starts):
+    "Half of what is asked for, counted from the best; what lies outside of the way to the start, as it is."
+    halved = calibrated(shipped, told=[0., .5], given=[0., 1.])
+    before = shipped.measure(starts)
+    way = before - shipped.best
+    a, b = halved(starts, shipped.best + .8*way), shipped(starts, shipped.best + .4*way)
+    torch.testing.assert_close(a.rows, b.rows, atol=1e-3, rtol=0)
+    worse = before + 1
+    with pytest.warns(UserWarning): a, b = halved(starts, worse), shipped(starts, worse)
+    assert torch.equal(a.rows, b.rows)
+
+def test_calibration_is_of_the_model_itself(shipped, starts):
+    "A curve that is there already has no say in the next one."
+    curve = calibration(shipped, starts)
+    again = calibration(calibrated(shipped, **curve), starts)
+    assert again['given'] == pytest.approx(curve['given'], abs=1e-6)
+    assert all(a < b for v in curve.values() for a, b in zip(v, v[1:]))
+
+def test_nothing_to_calibrate_on(shipped, starts):
+    with pytest.raises(UserError, match='calibrate on others'): calibration(shipped, starts[:0])
+
+def test_latent_walk_has_frames_and_weights(): assert latent_walk(40, 24).shape == (24, 40)
