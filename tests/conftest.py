@@ -35,11 +35,15 @@ def pytest_configure(config):
     "What an earlier run of the tests left may have been made with other settings."
     if not BESIDE_OTHERS: shutil.rmtree(ROOT/'build'/'tests', ignore_errors=True)
 
-LONG = 'test_notebooks', 'test_figures', 'test_presets', 'test_cluster', 'test_kills', 'test_cartpole'
+LONG = 'test_notebooks', 'test_figures', 'test_cluster', 'test_cartpole', 'test_kills', 'test_presets'
+TOGETHER = 'test_figures', 'test_cluster', 'test_cartpole', 'test_behaviour'      # what they share takes long
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    "Long ones first, so that both processes end at about the same time."
+    "Long ones first, so that both processes end together; files that share much stay in one process."
     items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
+    for item in items:
+        if item.path.stem in TOGETHER: item.add_marker(pytest.mark.xdist_group(item.path.stem))
 
 @pytest.fixture(scope='session')
 def task(): return digits()
