@@ -39,5 +39,5 @@ def test_notebook(job):
 
 @pytest.mark.xdist_group('together')
 def test_groups_stay_together(request):
-    "pytest-xdist 3.8 loses its groups with pytest 9.2, and lessons that share a store would write it at once."
+    "pytest-xdist 3.8 loses groups with pytest 9.2; lessons that share a store would write it at once."
     if 'PYTEST_XDIST_WORKER' in os.environ: assert request.node.nodeid.endswith('@together')
