@@ -17,7 +17,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from ..gpt.load import ReleasedGPT
 from ..networks.checks import UserError, check_choice
