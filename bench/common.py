@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 
 from gpt_kit.gpt.evaluate import prompt_alignment
-from gpt_kit.networks.store import write_whole
+from gpt_kit.networks.files import write_whole
 
 ROOT = Path(__file__).parents[1]
 BUILD = ROOT/'build'

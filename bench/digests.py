@@ -95,7 +95,7 @@ def diffusion():
     note('schedules', ab, cosine_schedule(), timesteps(ab, 10), timesteps(ab, 3))
     for name in SOLVERS:
         guess = lambda x, j: .5*x + .001*j[:, None]
-        note(f'sampling, {name}', sample(guess, noise, ab, solver=name, generator=generator(1)))
+        note(f'sampling, {name}', sample(guess, noise, ab, solver=name))
     note('latent walk', latent_walk(40, 9))
 
 

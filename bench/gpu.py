@@ -19,7 +19,8 @@ from gpt_kit.gpt.presets import PRESETS, training_needs
 from gpt_kit.networks.collect import estimate, optimize
 from gpt_kit.networks.datasets import MNIST_RECIPE
 from gpt_kit.networks.layers import build_net
-from gpt_kit.networks.tasks import Task, get_task
+from gpt_kit.networks.registry import get_task
+from gpt_kit.networks.tasks import Task
 from gpt_kit.networks.weights import Layout, start_rows
 
 GPU = torch.cuda.is_available()

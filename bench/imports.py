@@ -2,6 +2,7 @@
 
 Writes runs of 200 checkpoints of 7,960 weights (the MNIST networks) in the released layout, and imports them
 in a process of its own, once a few and once many: memory that does not grow with the number of runs is flat.
+Then records runs of small networks one by one: what `end` costs after 10 runs and after 5,000.
 """
 import json
 import resource
@@ -14,10 +15,13 @@ from pathlib import Path
 
 import lmdb
 import numpy as np
+import psutil
 import torch
 from common import record
 
-from gpt_kit.networks.tasks import Task, mlp
+from gpt_kit.networks.store import Store
+from gpt_kit.networks.tasks import Task, classification, mlp
+from gpt_kit.outside.imports import Recorder
 from gpt_kit.outside.released import RELEASED_METRICS, import_lmdb
 
 SIZES, SAVES = [7840, 10, 100, 10], 200
@@ -62,12 +66,34 @@ def measure(source, n):
     return m
 
 
+def measure_ends(folder, n=5000):
+    "Record n runs of three checkpoints of 77 weights: what `end` costs at first and at last, and opening."
+    g = torch.Generator().manual_seed(0)
+    task = classification('small', torch.randn(50, 12, generator=g), torch.arange(50) % 5, mlp((12, 4, 5)))
+    state, times = task.net.state_dict(), []
+    def written(): return psutil.Process().io_counters().write_chars
+    with Recorder(folder, task) as record_run:
+        for _ in range(n):
+            for step in range(3): record_run(state, step)
+            t, cpu, size = time.perf_counter(), time.process_time(), written()
+            record_run.end()
+            times.append((1e3*(time.perf_counter() - t), 1e3*(time.process_time() - cpu), written() - size))
+    t = time.perf_counter()
+    assert Store(folder).verify().R == n
+    opened = time.perf_counter() - t
+    (ms, cpu, size), (ms_n, cpu_n, size_n) = (np.median(some, axis=0) for some in (times[:20], times[-20:]))
+    record('bench', 'end of the 10th run', ms=ms, ms_of_cpu=cpu, bytes=round(size))
+    record('bench', f'end of run {n}', ms=ms_n, ms_of_cpu=cpu_n, bytes=round(size_n), cpu_ratio=cpu_n/cpu)
+    record('bench', f'opening {n} recorded runs', seconds=opened)
+
+
 if __name__ == '__main__':
     n = int(sys.argv[1]) if len(sys.argv) > 1 else 96
     with tempfile.TemporaryDirectory() as d:
         source = Path(d)/'source'
         for k in range(n): write(source, f'{k:06d}')
         few, many = measure(source, n//4), measure(source, n)
+        measure_ends(Path(d)/'recorded')
     more, hours = many['peak_mb'] - few['peak_mb'], 2.1456e6/many['n']*many['seconds']/3600
     print(f"four times the checkpoints, {more:+.0f} MB of memory; "
           f"all 2.1 million of the MNIST set would take {hours:.1f} hours")

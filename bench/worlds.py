@@ -20,7 +20,7 @@ from gpt_kit.gpt.presets import get_world
 from gpt_kit.gpt.train import prepare_data
 from gpt_kit.networks.collect import GROUP, Recipe, default_recipe
 from gpt_kit.networks.store import Store
-from gpt_kit.networks.tasks import get_task
+from gpt_kit.networks.registry import get_task
 from gpt_kit.networks.weights import measure
 
 UNSEEN = 12      # seed of the 64 starts; used here alone, and never to choose a setting

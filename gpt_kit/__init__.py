@@ -1,14 +1,15 @@
 "Networks on request. These names are loaded when they are first used; all others live in the seven rooms."
+import sys
 from importlib import import_module
 
 __version__ = "0.1.0"
 
 _PLACES = dict(
     UserError='networks.checks', Metric='networks.tasks', Task='networks.tasks', cnn='networks.tasks',
-    classification='networks.tasks', digits='networks.tasks', get_task='networks.tasks', mlp='networks.tasks',
-    Layout='networks.weights', as_module='networks.weights', measure='networks.weights',
-    Recipe='networks.collect', collect='networks.collect', Store='networks.store', Recorder='outside.imports',
-    GPT='gpt.model',
+    classification='networks.tasks', digits='networks.tasks', mlp='networks.tasks',
+    get_task='networks.registry', Layout='networks.weights', as_module='networks.weights',
+    measure='networks.weights', Recipe='networks.collect', collect='networks.collect', Store='networks.store',
+    Recorder='outside.imports', GPT='gpt.model',
     TrainConfig='gpt.loop', prepare_data='gpt.train', train_gpt='gpt.train', load='gpt.load',
     starts='gpt.evaluate:unseen_starts', prompt_alignment='gpt.evaluate', Explorer='play.widgets')
 __all__ = list(_PLACES)
@@ -21,3 +22,7 @@ def __getattr__(name):
 
 
 def __dir__(): return [*globals(), *__all__]
+
+
+# in a notebook no figure has plotly's button that sends it to plotly's service, however it is made
+if 'ipykernel' in sys.modules: import_module('gpt_kit.networks.figures')

@@ -17,7 +17,8 @@ from safetensors.torch import save_file
 from gpt_kit.gpt.train import prepare_data
 from gpt_kit.networks.checks import UserError
 from gpt_kit.networks.collect import SHARD, Recipe, collect
-from gpt_kit.networks.store import Store, read_network, shard_file
+from gpt_kit.networks.states import read_network
+from gpt_kit.networks.store import Store, shard_file
 from gpt_kit.networks.tasks import digits, digits_cnn, mlp
 from gpt_kit.networks.weights import Layout
 from gpt_kit.run.commands import main
@@ -72,7 +73,7 @@ def made(name, X, y, *layers, **kw): return classification(f'odd:{name}', X, y, 
 def conv(): return made('conv', X, y, nn.Linear(4, 4), nn.Conv1d(1, 1, 3), nn.Linear(4, 3))
 def short(): return made('short', X, y[:80], nn.Linear(4, 3))
 def wide(): return made('wide', X, y, nn.Linear(5, 3))
-def labels(): return made('labels', X, y + 1, nn.Linear(4, 3))
+def labels(): return made('labels', X, y + 1, nn.Linear(4, 2))
 def holes(): return made('holes', X/0, y, nn.Linear(4, 3))
 def cnn(*between, image=(2, 6, 6)):
     layers = nn.Conv2d(2, 4, 3), *between, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)
@@ -89,18 +90,21 @@ def tied():
 
 @pytest.mark.parametrize('name, words', [
     ('conv', ['layer 1 (Conv1d)', 'not supported']), ('short', ['90', '80', 'pair up']),
-    ('wide', ['(60, 4)', '(N, 5)']), ('labels', ['1 to 3', '0..2']), ('holes', ['not finite']),
+    ('wide', ['(60, 4)', '(N, 5)']), ('labels', ['3 classes (1, 2, 3)', '2 outputs']),
+    ('holes', ['not finite']),
     ('norm', ['layer 1 (BatchNorm2d)']), ('order', ['layer 2 (AdaptiveAvgPool2d)', 'takes pictures']),
     ('blind', ['image=(channels, height, width)']), ('small', ['(60, 72)', '2 × 5 × 5 stored flat']),
-    ('tied', ['layer 2 (Linear)', 'shared']), ('none', ["'odd:none'"])])
+    ('tied', ['layer 2 (Linear)', 'shared']), ('none', ['odd:none', "'none'"])])
 def test_a_task_that_cannot_be(kit, tmp_path, name, words):
     (tmp_path/'odd.py').write_text(TASKS)
     refused(kit('collect', tmp_path/'s', '--task', f'odd:{name}', '--runs', 2), *words)
     assert not (tmp_path/'s').exists()
 
-@pytest.mark.parametrize('name', ['digit', 'digits-', 'digits-a', 'digits-0', 'nowhere:task'])
-def test_a_task_that_is_not_there(kit, tmp_path, name):
-    refused(kit('collect', tmp_path/'s', '--task', name), name, 'module:function')
+@pytest.mark.parametrize('name, words', [
+    ('digit', 'module:function'), ('digits-', 'module:function'), ('digits-a', 'module:function'),
+    ('digits-0', '1 to 4096 neurons'), ('nowhere:task', 'run where nowhere.py lies')])
+def test_a_task_that_is_not_there(kit, tmp_path, name, words):
+    refused(kit('collect', tmp_path/'s', '--task', name), name, words)
 
 def test_a_data_set_that_is_not_there(kit, tmp_path, monkeypatch):
     def fetch(*a, **kw): raise OSError('no network')
@@ -115,7 +119,7 @@ def test_neuron_tokens_need_a_hidden_layer(kit, tmp_path):
     quick = '--runs', 4, '--saves', 3, '--epochs', 1
     assert kit('collect', store, '--task', 'digits-linear', *quick).returncode == 0
     r = kit('train', store, model, *TRAIN, '--tokens', 'neuron')
-    refused(r, 'need a network with a hidden layer', 'chunk tokens')
+    refused(r, 'need a network with a hidden layer', '--tokens chunk-256', "tokens='chunk-256'")
     assert not list(tmp_path.glob('m.*'))
     assert kit('train', store, model, *TRAIN, '--tokens', 'chunk-256').returncode == 0
 
@@ -210,7 +214,7 @@ def test_a_task_that_has_changed(kit, tmp_path):
     assert kit('collect', tmp_path/'s', *quick).returncode == 0
     before = contents(tmp_path/'s')
     sys.modules['drift'].shift = 1.
-    refused(kit('collect', tmp_path/'s', '--runs', 4), 'another task')
+    refused(kit('collect', tmp_path/'s', *quick, '--runs', 4), 'another task')
     assert contents(tmp_path/'s') == before
 
 @pytest.mark.parametrize('damage', ['cut short', 'altered', 'gone'])
@@ -292,14 +296,14 @@ def test_a_device_that_is_not_there(kit, tmp_path, command, device):
     (['--metric', 'eror'], ['test_eror', 'test_error']), (['--tokens', 'words'], ["'words'", 'chunk-256']),
     (['--width', 25], ['25', '2 heads']), (['--sampling', 'odd'], ["'odd'", 'paper']),
     (['--condition', 'film'], ["'film'", 'adaptive']), (['--preset', 'mnist'], ["'mnist'", 'mnist-loss']),
-    (['--behaviour', -1], ['0 or more', '-1']), (['--behaviour', 'inf'], ['0 or more', 'inf'])],
+    (['--behaviour', -1], ['-1.0', 'from 0 to']), (['--behaviour', 'inf'], ['inf', 'from 0 to'])],
     ids=lambda v: ' '.join(map(str, v)))
 def test_options_that_make_no_sense(kit, store, tmp_path, args, words):
     refused(kit('train', store.path, tmp_path/'m.safetensors', *TRAIN, *args), *words)
     assert not list(tmp_path.glob('m.*'))
 
 @pytest.mark.parametrize('args, words', [
-    (['--runs', 0], ['1 or more']), (['--saves', 1], ['1 checkpoints', '2 to']),
+    (['--runs', 0], ['0', 'from 1 to']), (['--saves', 1], ['checkpoints', 'from 2 to']),
     (['--saves', 100, '--epochs', 1], ['100 checkpoints', '2 to 11']),
     (['--optimizer', 'adan'], ['adan', 'adam']), (['--spacing', 'odd'], ['odd', 'uniform']),
     (['--preset', 'mnist'], ["'mnist'", 'mnist-loss'])],

@@ -12,7 +12,7 @@ from gpt_kit.gpt.train import diffusion_loss, prepare_data, sample_pairs, train_
 from gpt_kit.networks.checks import UserError
 from gpt_kit.networks.collect import Recipe, collect
 from gpt_kit.networks.symmetry import permute_alike
-from gpt_kit.networks.tasks import get_task
+from gpt_kit.networks.registry import get_task
 from gpt_kit.networks.weights import as_module
 
 PPO = dict(optimizer='ppo', lr=2e-3, weight_decay=0.)
@@ -121,4 +121,4 @@ def test_without_the_task_s_inputs(gpt_kit, tmp_path):
     assert 'elsewhere' in said.stderr and '--behaviour 0' in said.stderr
     assert not list(tmp_path.glob('m.*'))
     assert train('--behaviour', 0).returncode == 0
-    assert '0 or more' in train('--behaviour', -1).stderr
+    assert 'from 0 to' in train('--behaviour', -1).stderr

@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from urllib.parse import quote, unquote, urlsplit
 
 import psutil
 import pytest
@@ -22,8 +23,11 @@ import torch
 
 from gpt_kit.gpt.evaluate import unseen_starts
 from gpt_kit.gpt.load import load
+from gpt_kit.networks.figures import NO_SCRIPT, write_scripts
 from gpt_kit.play.draw import filters, predicted_classes
+from gpt_kit.play.live import CANVAS_SCRIPT, Canvas, animate, write_film
 from gpt_kit.play.widgets import map_answers
+from test_pages import BAD, FILE, wild_drawing, wild_gallery, wild_report
 
 ROOT = Path(__file__).parent.parent
 SCREENS = ROOT/'build'/'screens'
@@ -218,7 +222,7 @@ def test_two_hundred_moves(play, lab):
     grown, points = (kernel.memory_info().rss - before)/1e6, len(data(widget)[3]['x'])
     seconds = round(time.time() - begun, 1)
     record(two_hundred_moves=dict(kernel_grew_MB=round(grown, 1), seconds=seconds, answers_shown=points))
-    assert grown < 50 and widget.locator('[role=alert]').count() == 0, grown
+    assert grown < 50 and widget.locator('[role=alert]:visible').count() == 0, grown
     assert all(agrees(widget).values()), agrees(widget)
     screenshot(widget, 'explorer')
 
@@ -262,6 +266,17 @@ def test_films_play(play, name, code):
     assert data(widget)[0]['z'] == still
     screenshot(widget, name)
 
+CONTEXTS = "all => all.map(g => g._context.showSendToCloud)"
+
+def test_no_figure_sends_itself_to_plotly(play):
+    "There is no button for it in any widget's tool bar."
+    widget = output(play, 'explorer = Explorer(')
+    widget.locator('.js-plotly-plot').first.hover()
+    sends = play.locator('.js-plotly-plot').evaluate_all(CONTEXTS)
+    assert sends and not any(sends)
+    buttons = play.locator('.modebar-btn').evaluate_all('all => all.map(b => b.dataset.title)')
+    assert buttons and not [b for b in buttons if 'hare' in b or 'loud' in b]
+
 def test_reload_shows_the_last_figure(play):
     "A page that is loaded again, kernel alive, begins with what was shown last."
     play.wait_for_timeout(1500)
@@ -281,4 +296,78 @@ def test_first_minute(chromium, lab):
     record(first_minute_seconds=round(seconds, 1))
     screenshot(widget, 'start')
     assert seconds < 60 and not errors, (seconds, errors)
+    page.close()
+
+# Pages and a canvas where scripts are refused that stand in a page or make code from text
+
+KINDS = {'.html': 'text/html', '.js': 'text/javascript', '.json': 'application/json'}
+
+def open_page(chromium, file, policy):
+    "A page of files beside it under a content policy; its errors and dialogs, and what it asks of others."
+    page, wrong = chromium.new_page(viewport=dict(width=1300, height=900)), []
+    page.on('console', lambda m: wrong.append(m.text) if m.type == 'error' else None)
+    page.on('pageerror', lambda e: wrong.append(str(e)))
+    page.on('dialog', lambda d: (wrong.append(d.message), d.dismiss()))
+    def serve(route):
+        there = file.parent/unquote(urlsplit(route.request.url).path).lstrip('/')
+        headers = {'Content-Security-Policy': policy, 'Content-Type': KINDS.get(there.suffix, '')}
+        if route.request.url.startswith('http://kit.test/') and there.is_file():
+            return route.fulfill(path=there, headers=headers)
+        wrong.append(route.request.url)
+        route.abort()
+    page.route('**/*', serve)
+    page.goto('http://kit.test/' + quote(file.name))
+    return page, wrong
+
+def test_pages_under_a_strict_policy(chromium, tmp_path):
+    "Report, gallery and film draw their figures and show names as they are written; nothing else happens."
+    report, gallery = wild_report(tmp_path), wild_gallery(tmp_path/'gallery')
+    film = write_film(tmp_path/'film'/'film.html', animate([wild_drawing(), wild_drawing()]))
+    for file in (report/f'02_{FILE}.html', gallery/'index.html', film):
+        page, wrong = open_page(chromium, file, "script-src 'self'")
+        page.wait_for_selector('.figure:not(:has(.main-svg))', state='detached')
+        page.wait_for_timeout(300)
+        sends = page.locator('.js-plotly-plot').evaluate_all(CONTEXTS)
+        assert sends and not any(sends) and not wrong, wrong
+        assert page.locator('.modebar-btn[data-title*="hare"], a[href*="plot"]').count() == 0
+        assert BAD in page.locator('body').text_content() and page.locator('img').count() == 0
+        page.screenshot(path=SCREENS/f'strict-{file.parent.name}-{file.stem[:2]}.png')
+        if file != film: page.close()
+    assert page.locator('.annotation-text').first.text_content() == BAD + 'below'
+    page.locator('.scatterlayer .point').first.hover(force=True)
+    page.wait_for_selector('.hovertext')
+    assert BAD in page.locator('.hovertext').first.text_content()
+    page.close()
+    page, wrong = open_page(chromium, film, "script-src 'none'")
+    assert page.locator('.figure').inner_text() == NO_SCRIPT
+    page.close()
+
+HARNESS = """import make from './canvas.js';
+const [spec, code] = await Promise.all([fetch('spec.json').then(r => r.json()),
+                                        fetch('plotly.min.js').then(r => r.text())]);
+const source = {get: () => code}, values = {spec, source: 'IPY_MODEL_1'};
+const model = {get: name => values[name], on() {}, widget_manager: {get_model: async () => source}};
+const widget = make();
+widget.initialize({model});
+widget.render({model, el: document.body});
+"""
+
+def test_canvas_under_a_strict_policy(chromium, tmp_path):
+    "Drawn without `unsafe-eval`; where no script may be loaded as anywidget loads its own, it says so."
+    write_scripts(tmp_path)
+    page_html = '<!DOCTYPE html><meta charset="utf-8"><script type="module" src="page.js"></script><body>'
+    files = {'canvas.js': CANVAS_SCRIPT, 'page.js': HARNESS, 'canvas.html': page_html,
+             'spec.json': json.dumps(Canvas(wild_drawing()).spec)}
+    for name, text in files.items(): (tmp_path/name).write_text(text)
+    page, wrong = open_page(chromium, tmp_path/'canvas.html', "script-src 'self' blob:")
+    page.wait_for_selector('.gl-container canvas')
+    assert page.locator('.annotation-text').first.text_content() == BAD + 'below'
+    assert page.locator('.heatmaplayer image').count() == 1 and page.locator('.contourlayer path').count()
+    assert page.locator('.js-plotly-plot').evaluate_all(CONTEXTS) == [False] and not wrong, wrong
+    page.screenshot(path=SCREENS/'strict-canvas.png')
+    page.close()
+    page, wrong = open_page(chromium, tmp_path/'canvas.html', "script-src 'self'")
+    words = page.locator('[role=alert]')
+    words.wait_for()
+    assert "cannot be drawn: this page does not let plotly's script run" in words.inner_text()
     page.close()

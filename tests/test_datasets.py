@@ -18,7 +18,7 @@ from gpt_kit.networks.collect import Recipe, collect
 from gpt_kit.networks.datasets import (CIFAR10_1_FILES, CIFAR_ARCHIVE, CIFAR_BATCHES, CIFAR_FOLDER,
                                        MNIST_FILES, cifar10, mnist, read_cifar10, read_cifar_batch, read_idx,
                                        shifted_and_mirrored)
-from gpt_kit.networks.tasks import get_task
+from gpt_kit.networks.registry import get_task
 from gpt_kit.networks.weights import Layout
 
 G = np.random.default_rng(0)
@@ -124,7 +124,7 @@ def test_fetched_from_openml(tmp_path, monkeypatch, make, n, pixels):
         few = G.integers(0, 256, (40, pixels)).astype(np.float32)
         X = np.concatenate([few, np.broadcast_to(few[:1], (n - 30, pixels))])
         return X, np.array([str(i % 10) for i in range(n + 10)])
-    def black(train, others, each_pixel): return [torch.zeros(len(p), pixels) for p in (train, *others)]
+    def black(train, others, each_pixel): return [torch.zeros(len(p), pixels) for p in (train, *others)], None
     monkeypatch.setattr('sklearn.datasets.fetch_openml', fetch)
     monkeypatch.setattr(datasets, 'standardize_pictures', black)
     task = make(tmp_path)

@@ -9,7 +9,7 @@ import pytest
 from conftest import follows
 from gpt_kit.networks.checks import UserError
 from gpt_kit.run.gallery import both_ways, verdict
-from gpt_kit.run.jobs import read_parameters
+from gpt_kit.run.parameters import read_parameters
 
 ROOT = Path(__file__).parent.parent
 FIGURES = [f for f in sorted((ROOT/'nbs'/'figures').glob('*.ipynb')) if not f.stem.startswith('pdiff')]

@@ -10,10 +10,12 @@ from safetensors.torch import load_file, save_file
 from gpt_kit.networks.cartpole import cartpole
 from gpt_kit.networks.checks import UserError
 from gpt_kit.networks.store import Store
-from gpt_kit.networks.tasks import Task, classification, get_task, mlp
+from gpt_kit.networks.registry import get_task
+from gpt_kit.networks.tasks import Task, classification, mlp
 from gpt_kit.networks.weights import measure
 from gpt_kit.outside import released
-from gpt_kit.outside.imports import Recorder, import_folder, trainer_callback
+from gpt_kit.outside.folders import import_folder
+from gpt_kit.outside.imports import Recorder, trainer_callback
 from gpt_kit.outside.released import RELEASED_METRICS, import_lmdb
 
 GOLDEN = Path(__file__).parent/'golden'
@@ -151,8 +153,8 @@ def test_a_name_with_an_underline(tmp_path, monkeypatch):
     write('a'); write('b_c'); write('d', 'e')
     store = import_lmdb(write.folder, tmp_path/'store', tiny(), progress=False)
     assert list(kept(store, ['test_loss'])) == ['a', 'b_c', 'd', 'e']
-    def never(folder): raise AssertionError(folder)
-    monkeypatch.setattr(released, 'open_lmdb', never)
+    def never(self, folder, keys=()): raise AssertionError(folder)
+    monkeypatch.setattr(released.DatabaseReader, '__call__', never)
     assert import_lmdb(write.folder, tmp_path/'store', tiny(), progress=False).R == 4
 
 @pytest.fixture
@@ -192,7 +194,7 @@ def spoil(folder, how):
     ('cut short', ['cut short', 'bytes']), ('no LMDB', ['no LMDB']), ('corrupt', ['corrupt']),
     ('gone', ['no data.mdb']), ('runs.json', ['runs.json is missing']), ('half a runs.json', ['is damaged'])])
 def test_damage_is_named(how, words, kit, tmp_path):
-    "Alone: one sentence and exit code 1. Among others: these come in, and the damaged one is named."
+    "Alone: one sentence. Among others: these come in, and the damaged one is named. Exit code 1 for both."
     write = Writer(tmp_path/'source', 60)
     for n in ('000000', '000001', '000002'): write(n)
     spoil(write.folder/'000001', how)
@@ -200,7 +202,7 @@ def test_damage_is_named(how, words, kit, tmp_path):
     assert code == 1 and len(said) == 1 and all(x in said[0] for x in words), said
     assert not re.search(r'[.!?] +[A-Z]', said[0]), said
     code, out, said = kit('import', 'gpt-lmdb', write.folder, 'store', *TINY)
-    assert code == 0 and len(said) == 1 and all(x in said[0] for x in ['000001 is left out', *words]), said
+    assert code == 1 and len(said) == 1 and all(x in said[0] for x in ['000001 is left out', *words]), said
     store = Store(tmp_path/'store')
     assert store.R == 2 and list(store.info['left_out']) == ['000001']
 
@@ -349,8 +351,10 @@ def test_recorder(tmp_path):
             record(net, step)                                               # 2
             written.append(flat(net))
             opt.zero_grad(); F.cross_entropy(net(X), y).backward(); opt.step()
-        return record.end()                                                 # 3
-    for seed in range(3): store = program(seed)
+        record.end()                                                        # 3
+        record.close()
+    for seed in range(3): program(seed)
+    store = Store(tmp_path/'store')
     assert (store.R, store.S) == (3, 5)
     runs, saves = np.repeat(range(3), 5), np.tile(range(5), 3)
     assert torch.equal(store.rows(runs, saves), torch.stack(written))
@@ -360,7 +364,8 @@ def test_recorder(tmp_path):
     record(mlp((12, 4, 5)), 3)
     with pytest.raises(UserError, match='call end'): record(mlp((12, 4, 5)), 3)
     with pytest.raises(UserError, match='does not have the layout'): record(mlp((12, 5, 5)), 4)
-    (tmp_path/'store/shard-00001.safetensors').write_bytes(b'')
+    record.writer.flush(); record.close()
+    (tmp_path/'store/shard-00000.safetensors').write_bytes(b'')
     with pytest.raises(UserError, match='cannot be recorded again'): Recorder(tmp_path/'store', task)
 
 def test_recorder_after_a_run_that_was_cut_off(tmp_path):
@@ -368,7 +373,8 @@ def test_recorder_after_a_run_that_was_cut_off(tmp_path):
     record = Recorder(tmp_path/'store', tiny())
     def run(n):
         for step in range(n): record(mlp((12, 4, 5)), step)
-        return record.end()
+        record.end()
+        return Store(tmp_path/'store')
     assert run(3).R == 1
     with pytest.raises(UserError, match='it has 2 checkpoints, and the others have 3'): run(2)
     assert run(3).R == 2
@@ -391,12 +397,12 @@ def test_transformers_trainer(tmp_path):
     data = [dict(x=x, labels=y) for x, y in zip(*task.train)]
     options = dict(max_steps=6, per_device_train_batch_size=16, use_cpu=True, report_to=[], disable_tqdm=True,
                    save_strategy='no', logging_strategy='no')
-    for seed in range(2):
-        torch.manual_seed(seed)
-        callback = trainer_callback(Recorder(tmp_path/'store', task), (0, 1, 3, 6).__contains__,
-                                    network=lambda model: model.net)
-        args = TrainingArguments(str(tmp_path/'trainer'), seed=seed, **options)
-        Trainer(Inside(), args, train_dataset=data, callbacks=[callback]).train()
+    with Recorder(tmp_path/'store', task) as record:
+        callback = trainer_callback(record, (0, 1, 3, 6).__contains__, network=lambda model: model.net)
+        for seed in range(2):
+            torch.manual_seed(seed)
+            args = TrainingArguments(str(tmp_path/'trainer'), seed=seed, **options)
+            Trainer(Inside(), args, train_dataset=data, callbacks=[callback]).train()
     store = Store(tmp_path/'store')
     assert (store.R, store.S, store.steps[1].tolist()) == (2, 4, [0, 1, 3, 6])
     assert (store.rows([0, 0], [0, 3]).diff(dim=0) != 0).any()

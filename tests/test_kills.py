@@ -1,12 +1,15 @@
-"Killed at any moment: files load, nothing finished is lost, the same command ends with the same bits."
+"Killed at any moment: nothing finished is lost, no lock is left, the same command ends with the same bits."
 import hashlib
 import json
+import os
 import random
 import signal
 import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
@@ -17,110 +20,178 @@ from safetensors.torch import load_file
 from gpt_kit.gpt.loop import TrainConfig
 from gpt_kit.gpt.model import GPT
 from gpt_kit.gpt.train import prepare_data, train_gpt
+from gpt_kit.networks.checks import UserError
 from gpt_kit.networks.collect import SHARD, Recipe, collect
+from gpt_kit.networks.files import WriteLock
 from gpt_kit.networks.store import Store, read_tensors, shard_fault, shard_file
-from gpt_kit.networks.tasks import digits
+from gpt_kit.networks.tasks import digits, mlp
+from gpt_kit.outside.folders import import_folder
+from gpt_kit.outside.imports import Recorder, StoreWriter
 
-RUNS, RECIPE = 4*SHARD, Recipe(epochs=2, n_saves=16)          # four shards
-CONFIG = TrainConfig(steps=25, batch=16, warmup=5)            # a state is saved after every step
+RUNS, RECIPE = 4*SHARD, Recipe(epochs=1, n_saves=4)           # four shards
+CONFIG = TrainConfig(steps=12, batch=16, warmup=5)            # a state is saved after every step
+N_OWN, N_SAVES = 60, 3                                        # runs that are imported or recorded
 
 def collecting(folder): return collect(digits(), folder/'store', RUNS, recipe=RECIPE, progress=False)
 
 def training(folder):
     data = prepare_data(Store(folder/'to learn from'), 'test_loss')
     torch.manual_seed(0)
-    model = GPT(data.store.info['layers'], tokens='neuron', width=48, depth=2, heads=2)
+    model = GPT(data.store.info['layers'], tokens='neuron', width=24, depth=1, heads=2)
     train_gpt(model, data, CONFIG, folder/'model.safetensors', every=1, progress=False)
 
-JOBS = dict(collect=collecting, train=training)
+def small_shards(): # of ten runs
+    StoreWriter.__init__.__kwdefaults__['shard_bytes'] = 10*N_SAVES*1210*4
 
-def digest(tensor): return hashlib.sha256(tensor.numpy().tobytes()).hexdigest()
+def importing(folder):
+    small_shards()
+    import_folder(folder/'to import', folder/'store', digits(), progress=False)
+
+def recording(folder):
+    "A program that goes on where it was: it notes each run that has ended in a file of its own."
+    small_shards()
+    with Recorder(folder/'store', digits()) as record, open(folder/'ended', 'a') as ended:
+        for k in range(N_OWN):
+            if f'{k}' in record.writer.names: continue
+            for step in range(N_SAVES):
+                torch.manual_seed(N_SAVES*k + step)
+                record(mlp((64, 16, 10)), step)
+            record.end(f'{k}')
+            print(k, file=ended, flush=True)
+
+JOBS = dict(collect=collecting, train=training, imports=importing, record=recording)
+
+# Looking at what is there
 
 def bits(folder):
-    "Digests of the tensors of every file; a model's description also holds seconds, which differ."
-    files = {str(f.relative_to(folder)): load_file(f) for f in folder.rglob('*.safetensors')}
-    return {file: {name: digest(t) for name, t in tensors.items()} for file, tensors in files.items()}
+    "Digests of every file, or of its tensors: a model's description also holds seconds, which differ."
+    found = {}
+    for f in folder.rglob('*'):
+        if 'to ' in str(f.relative_to(folder)) or not f.is_file() or f.name == 'ended': continue
+        data = f.read_bytes()
+        if f.name.startswith('model'): data = b''.join(t.numpy().tobytes() for t in load_file(f).values())
+        found[str(f.relative_to(folder))] = hashlib.sha256(data).hexdigest()
+    return found
 
 def finished(folder):
-    index = folder/'store'/'index.json'
-    return json.loads(index.read_text())['shards'] if index.exists() else {}
+    "When each finished shard was written, the runs that ended, and the step of the last state."
+    index, ended, state = folder/'store'/'index.json', folder/'ended', folder/'model.training.safetensors'
+    shards, step = json.loads(index.read_text())['shards'] if index.exists() else {}, 0
+    times = {k: (folder/'store'/shard_file(int(k))).stat().st_mtime_ns for k in shards}
+    with suppress(UserError): step = read_tensors(state)[1]['step']
+    if (folder/'model.safetensors').exists(): step = CONFIG.steps
+    return dict(shards=times, runs=ended.read_text().split() if ended.exists() else [], step=step)
 
-def written(folder, shards):
-    "When these shards were written."
-    return {k: (folder/'store'/shard_file(int(k))).stat().st_mtime_ns for k in shards}
+def check_left(folder, before):
+    "Raises AssertionError when anything that was finished is lost, SafetensorError when a file is not whole."
+    for f in folder.rglob('*.safetensors'): load_file(f)
+    after, names = finished(folder), []
+    assert before['shards'].items() <= after['shards'].items(), 'a finished shard is gone, or was made again'
+    assert before['step'] <= after['step'], 'a training went back'
+    if (folder/'store'/'index.json').exists():
+        try: names = Store(folder/'store').verify().names
+        except UserError as e: assert 'holds no run yet' in str(e), e
+    assert set(after['runs']) <= set(names), 'a run that had ended is gone'
+    for lock in folder.rglob('*.lock'): WriteLock(lock, 'what a dead process held').close()
 
-CODE = """
-import sys, torch
-sys.path.insert(0, {tests!r})
-from pathlib import Path
-import test_kills
-torch.set_num_threads({threads})
-print('go', flush=True)
-test_kills.JOBS[{job!r}](Path({folder!r}))
-"""
+# Killing
 
-def kill_once(job, folder, delay):
-    """Run a job in a process of its own, SIGKILL it some seconds after its work began, look at what is left.
+REFUSED = 75             # exit code of who finds another one at work
 
-    True when it was still at work."""
-    code = CODE.format(tests=str(Path(__file__).parent), threads=torch.get_num_threads(), job=job,
-                       folder=str(folder))
-    p = subprocess.Popen([sys.executable, '-c', code], stdout=subprocess.PIPE)
-    assert p.stdout.readline() == b'go\n', f'{job} did not start'
-    time.sleep(delay)
-    before, at_work = finished(folder), p.poll() is None
-    p.kill()
-    p.communicate()
-    for f in folder.rglob('*.safetensors'): load_file(f)                       # raises when it is not whole
-    after = finished(folder)
-    assert set(before) <= set(after), 'a finished shard is gone from the index'
-    for k in after:
-        assert shard_fault(folder/'store', dict(shards=after), int(k)) is None, f'shard {k} is not whole'
-    return at_work
+def work(job, folder):
+    "A job in a process of its own, which is forked where everything is loaded already."
+    torch.set_num_threads(1)
+    os.chdir(folder)
+    try: JOBS[job](Path())
+    except UserError as e:
+        if 'is being written' not in str(e): raise
+        os._exit(REFUSED)
 
-def kill_and_finish(job, folder, delay, expected):
-    "Kill a job, let it finish, and compare with what it makes undisturbed. True when it was hit at work."
-    hit, done = kill_once(job, folder, delay), finished(folder)
-    before = written(folder, done)
-    JOBS[job](folder)
-    assert bits(folder) == expected, f'{folder.name}: other bits than without the kill'
-    assert not list(folder.rglob('*.tmp')), f'{folder.name}: a temporary file is left'
-    assert written(folder, done) == before, f'{folder.name}: a finished shard was made again'
-    return hit
+def start(job, folder):
+    context = get_context('forkserver')
+    context.set_forkserver_preload(['torch', 'test_kills'])
+    p = context.Process(target=work, args=(job, str(folder)))
+    p.start()
+    return p
+
+def kill_in(job, folder, rng, took, *, two=False):
+    """Start a job, or two of them at once, kill it at a random moment and look at what is left.
+
+    How many processes were hit at work, and whether one of them came to its end."""
+    processes = [start(job, folder)]
+    if two:
+        time.sleep(rng.random()*took/2)
+        processes.append(start(job, folder))
+    time.sleep(rng.random()*took)
+    victims = rng.sample(processes, rng.randint(1, len(processes)))
+    before = finished(folder)
+    for p in victims: p.kill()
+    for p in processes: p.join()
+    codes = [p.exitcode for p in processes]
+    assert set(codes) <= {0, REFUSED, -signal.SIGKILL}, codes
+    check_left(folder, before)
+    return codes.count(-signal.SIGKILL), 0 in codes
+
+def kill_until_done(job, folder, rng, took, *, most, two=False):
+    "Kill and go on until a process comes to its end, or was killed often enough. The number of kills."
+    kills, done = 0, False
+    while kills < most and not done:
+        hits, done = kill_in(job, folder, rng, took, two=two)
+        kills += hits
+    p = start(job, folder)
+    p.join()
+    assert p.exitcode == 0
+    return kills
+
+def prepare(tmp):
+    "What there is to learn from, and to import."
+    collect(digits(), tmp/'to learn from', 32, recipe=Recipe(epochs=1, n_saves=4), progress=False)
+    for k in range(N_OWN):
+        for step in range(N_SAVES):
+            file = tmp/'to import'/f'{k:03d}'/f'{step}.pt'
+            file.parent.mkdir(parents=True, exist_ok=True)
+            torch.save(mlp((64, 16, 10)).state_dict(), file)
 
 def kill_rounds(
     n:int,               # kills of each job
     seed:int=0,          # of their moments
-    jobs:tuple=('collect', 'train'),
-)->dict:                 # job -> how many of the kills hit it at work
-    """Kill each job n times at random moments of its work, each time in a fresh folder, and let it finish.
+    jobs:tuple=tuple(JOBS),
+    two:tuple=(False,),  # one process, two at once, or by turns
+    say=lambda line: None,
+)->dict:                 # job -> how often it came to its end with the right bits
+    """Kill each job n times at random moments of its work; each time that it ends, its bits have to be right.
 
     Raises AssertionError when anything is lost or differs."""
-    rng, hits = random.Random(seed), {}
+    rng, ends = random.Random(seed), {}
     with tempfile.TemporaryDirectory() as tmp:
         tmp = Path(tmp)
-        lessons = collect(digits(), tmp/'lessons', 32, recipe=Recipe(epochs=1, n_saves=4), progress=False)
+        prepare(tmp)
         def fresh(name):
             (tmp/name).mkdir()
-            (tmp/name/'to learn from').symlink_to(lessons.path)
+            for f in tmp.glob('to *'): (tmp/name/f.name).symlink_to(f)
             return tmp/name
         for job in jobs:
-            whole, timed = fresh(job), fresh(f'{job}-timed')
-            JOBS[job](whole)
-            expected, t = bits(whole), time.perf_counter()
-            JOBS[job](timed)
-            took = time.perf_counter() - t
-            assert expected and bits(timed) == expected
-            delays = [rng.random()*took for _ in range(n)]
-            hits[job] = sum(kill_and_finish(job, fresh(f'{job}-{i}'), delay, expected)
-                            for i, delay in enumerate(delays))
-    return hits
+            kill_until_done(job, whole := fresh(job), rng, 0, most=0)
+            t = time.perf_counter()
+            kill_until_done(job, fresh(f'{job}-timed'), rng, 0, most=0)
+            took, expected, kills, ends[job] = time.perf_counter() - t, bits(whole), 0, 0
+            assert expected and bits(tmp/f'{job}-timed') == expected
+            while kills < n:
+                folder = fresh(f'{job}-{ends[job]}')
+                pair = two[ends[job] % len(two)]
+                hits = kill_until_done(job, folder, rng, took, most=n - kills, two=pair)
+                kills, took = kills + hits, took*(1.1 if hits else .7)     # the machine's pace changes
+                assert bits(folder) == expected, f'{folder.name}: other bits than without the kills'
+                ends[job] += 1
+                say(f'{job}: {kills} kills, {ends[job]} times to the end')
+    return ends
 
 @pytest.mark.slow
 @pytest.mark.parametrize('job', JOBS)
-def test_killed_at_random_moments(job):
-    "Slow because each of the three kills needs a process of its own, which first has to import torch."
-    assert kill_rounds(3, seed=1, jobs=(job,))[job] >= 1
+def test_killed_at_random_moments(job, monkeypatch):
+    "Slow because what is killed needs processes of its own, here two at once, and has to be made again."
+    monkeypatch.setenv('PYTHONPATH', str(Path(__file__).parent))
+    assert kill_rounds(3, seed=1, jobs=(job,), two=(True,))[job] >= 1
 
 def test_the_check_sees_damage(tmp_path):
     "A shard cut short, as a plain write would leave it, is what the rounds above look for."
@@ -131,7 +202,7 @@ def test_the_check_sees_damage(tmp_path):
     assert 'cut short' in shard_fault(store.path, store.info, 0)
     with pytest.raises(SafetensorError): load_file(file)
 
-@pytest.mark.parametrize('job', JOBS)
+@pytest.mark.parametrize('job', ['collect', 'train'])
 def test_what_the_dead_left_is_swept(job, store, tmp_path):
     "A process that dies in the middle of a write leaves a file of a temporary name; the next one deletes it."
     (tmp_path/'store').mkdir()

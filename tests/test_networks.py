@@ -15,8 +15,9 @@ from gpt_kit.gpt.load import load_model
 from gpt_kit.networks.checks import UserError
 from gpt_kit.networks.exports import write_network, write_table
 from gpt_kit.networks.layers import ACTIVATIONS, build_net, layer_shapes, layers_text, n_inputs, read_layers
+from gpt_kit.networks.registry import get_task
 from gpt_kit.networks.symmetry import align, canonicalize, hidden_groups, permute, random_permutations
-from gpt_kit.networks.tasks import (classification, cnn, digits, digits_cnn, error_percent, get_task,
+from gpt_kit.networks.tasks import (Task, classification, cnn, digits, digits_cnn, error_percent,
                                     mlp, uniform_start)
 from gpt_kit.networks.weights import Layout, as_module, first_outputs, forward, measure, start_rows, to_row
 
@@ -110,7 +111,8 @@ def test_chunks_of_inputs_are_all_inputs(layers, seed):
     "A few networks on many inputs are measured some inputs at a time; the numbers must not show it."
     layout, rows, x, g = some(layers, seed, K=3, N=40)
     y = torch.randint(layers[-1][2], (40,), generator=g)
-    task = classification('some', x.T, y, build_net(layers), n_train=20, image=layers[0][1:])
+    splits = (x.T[:20], y[:20]), (x.T[20:], y[20:])
+    task = Task('some', build_net(layers), *splits, image=layers[0][1:])
     whole, asked = measure(task, rows), []
     def small(*args):
         asked.append(args)
@@ -164,7 +166,7 @@ def test_aligning_undoes_a_permutation(n, seed):
 
 ODD = [nn.Conv2d(4, 4, 1), nn.AvgPool2d(2), nn.AdaptiveAvgPool2d(1), nn.Conv1d(4, 4, 1), nn.BatchNorm1d(4),
        nn.LayerNorm(4), nn.Dropout(), nn.Embedding(4, 4), nn.Flatten(), nn.PReLU(), nn.LSTM(4, 4),
-       nn.MultiheadAttention(4, 1), nn.Sequential(nn.Linear(4, 4)), nn.GELU('tanh'), nn.Softmax(1),
+       nn.MultiheadAttention(4, 1), nn.GELU('tanh'), nn.Softmax(1),
        nn.LazyLinear(4)]
 @pytest.mark.parametrize('odd', ODD, ids=lambda m: type(m).__name__)
 def test_unsupported_layers_are_named(odd):
@@ -328,9 +330,10 @@ def test_looking_a_task_up_does_not_change_it(own_module):
     assert torch.equal(task.train[0], own_module.shared.train[0]) and 'digits-3' in repr(own_module.shared)
 
 @pytest.mark.parametrize('name, words', [
-    ('own_tasks:none', "there is no task 'own_tasks:none'; use digits.*no attribute 'none'"),
+    ('own_tasks:none', "own_tasks.py has no function 'none', so there is no task own_tasks:none"),
     ('own_tasks:other', 'own_tasks:other gave a str, but a Task was expected'),
-    ('no_such_module:task', 'No module named'), (':', 'there is no task'), ('digits-0', 'there is no task'),
-    ('digits-²', 'there is no task'), ('mnist-8', 'digits-cnn, mnist, cifar10')])
+    ('no_such_module:task', 'run where no_such_module.py lies'), (':', 'there is no task'),
+    ('digits-0', '1 to 4096 neurons'), ('digits-', 'there is no task'),
+    ('digits-²', 'there is no task'), ('mnist-8', 'did you mean mnist')])
 def test_names_of_no_task(own_module, name, words):
     with pytest.raises(UserError, match=words): get_task(name)

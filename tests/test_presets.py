@@ -12,7 +12,8 @@ from gpt_kit.gpt.presets import PRESETS, WORLDS, default_model, default_training
 from gpt_kit.gpt.train import Pairs, diffusion_loss
 from gpt_kit.networks.checks import UserError
 from gpt_kit.networks.layers import read_layers
-from gpt_kit.networks.tasks import get_task, mlp
+from gpt_kit.networks.registry import get_task
+from gpt_kit.networks.tasks import mlp
 from gpt_kit.networks.weights import Layout
 
 @pytest.mark.slow   # 7 to 13 GB of memory and half a minute each

@@ -9,10 +9,12 @@ from scipy.special import erf
 
 from gpt_kit.gpt.load import ReleasedGPT, load_model
 from gpt_kit.gpt.model import GPT
+from gpt_kit.networks import datasets
 from gpt_kit.networks.cartpole import cartpole
 from gpt_kit.networks.checks import UserError
 from gpt_kit.networks.layers import read_layers
-from gpt_kit.networks.tasks import cnn, get_task, mlp
+from gpt_kit.networks.registry import get_task
+from gpt_kit.networks.tasks import cnn, mlp
 from gpt_kit.networks.weights import Layout, measure, start_rows
 from gpt_kit.outside import released
 from gpt_kit.outside.released import convert_released, read_released_state
@@ -185,11 +187,11 @@ def plain_pictures(*shape):
 
 def test_the_tasks_scale_as_theirs_did(monkeypatch):
     "One mean for MNIST, one for each channel of CIFAR-10; the tasks are found by their names."
-    monkeypatch.setattr(released, 'read_mnist', lambda raw: plain_pictures(28, 28))
-    monkeypatch.setattr(released, 'read_cifar10', lambda raw: plain_pictures(3, 32, 32))
+    monkeypatch.setattr(datasets, 'read_mnist', lambda raw: plain_pictures(28, 28))
+    monkeypatch.setattr(datasets, 'read_cifar10', lambda raw: plain_pictures(3, 32, 32))
     mnist, cifar10 = (get_task(released.RELEASED_TASKS[n]) for n in ('mnist', 'cifar10'))
-    assert mnist.name == 'gpt_kit.outside.released:released_mnist' == released.released_mnist().name
-    assert cifar10.name == 'gpt_kit.outside.released:released_cifar10' == released.released_cifar10().name
+    assert mnist.name == 'mnist-released' == datasets.released_mnist().name
+    assert cifar10.name == 'cifar10-released' == datasets.released_cifar10().name
     (X, y), (Xt, yt) = mnist.train, cifar10.test
     expected = (torch.tensor([0., 85, 170])/255 - .1307)/.3081
     assert torch.allclose(X, expected[:, None].expand(3, 784), atol=1e-5) and y.tolist() == [0, 1, 2]
@@ -227,7 +229,7 @@ def test_as_commands(kit, tmp_path):
     task = get_task('test_imports:tiny')
     worst = measure(task, start_rows(task, range(16)))['loss'].max().item()
     assert info['seen'] == [1.2, worst] and worst > 1.3
-    code, out, said = kit('prompt', 'tiny.safetensors', 1.4, '--out', 'net.onnx')
+    code, out, said = kit('prompt', 'tiny.safetensors', 1.4, '--out', 'net.onnx', '--task', GIVEN['task'])
     assert code == 0 and 'achieved' in out and (tmp_path/'net.onnx').stat().st_size > 300, said
 
 def test_the_files_name_tells(tmp_path, monkeypatch):
@@ -262,7 +264,7 @@ def test_refused_in_one_sentence(kit, tmp_path):
     assert 'no released G.pt' in refused_file({'G_ema': {'a': torch.zeros(1)}})
     assert 'multiple of 5 heads' in refused(tiny, 'm.safetensors', *options(heads=5))
     assert 'choose the task' in refused(tiny, 'm.safetensors', *options(task='digits'))
-    assert 'ends in .safetensors' in refused(tiny, 'm.pt', *options())
+    assert 'end in .safetensors' in refused(tiny, 'm.pt', *options())
     assert 'there is no metric' in refused(tiny, 'm.safetensors', *options(metric='return'))
     assert not (tmp_path/'m.safetensors').exists()
 

@@ -125,7 +125,7 @@ def test_ends_with_exercises(file):
 # Lines that a person can read
 
 WRITTEN = [*NOTEBOOKS, *FIGURES, *MODULES.values(), ROOT/'gpt_kit'/'__init__.py',
-           *sorted(ROOT.glob('tests/*.py')), *sorted(ROOT.glob('bench/*.py'))]
+           *sorted(ROOT.glob('tests/**/*.py')), *sorted(ROOT.glob('bench/*.py'))]
 
 @pytest.mark.parametrize('file', WRITTEN, ids=short)
 def test_lines_fit_a_page(file):

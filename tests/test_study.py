@@ -7,10 +7,12 @@ import torch
 import torch.nn as nn
 
 from gpt_kit.gpt.evaluate import unseen_starts
+from gpt_kit.gpt.noise import normal_noise
 from gpt_kit.gpt.train import prepare_data
 from gpt_kit.networks.collect import default_recipe, train_runs
 from gpt_kit.networks.symmetry import permute, random_permutations
-from gpt_kit.networks.tasks import Metric, Task, get_task
+from gpt_kit.networks.registry import get_task
+from gpt_kit.networks.tasks import Metric, Task
 from gpt_kit.networks.weights import Layout, start_rows
 from gpt_kit.pdiff.zoo import zoo_from_run
 from gpt_kit.study import audit, diversity, variation
@@ -86,7 +88,7 @@ def short(task): return replace(default_recipe(task), epochs=1, n_saves=2)
 def outcomes(ask, short, starts): return diversity.ask_and_train(ask, short, starts, n_samples=4, n_orders=2)
 
 def test_the_starts_metric_is_an_input(ask, starts):
-    noise = diversity.noise_vectors(ask.layout.D, 2)
+    noise = normal_noise((2, ask.layout.D))
     own = diversity.answer_grid(ask, starts, noise)
     assert not own.equal(diversity.answer_grid(ask, starts, noise, same_metric=True))
 

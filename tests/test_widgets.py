@@ -21,12 +21,14 @@ from gpt_kit.gpt.model import GPT
 from gpt_kit.gpt.train import prepare_data, train_gpt
 from gpt_kit.networks.checks import UserError
 from gpt_kit.networks.collect import Recipe, collect
+from gpt_kit.networks.figures import FIGURE_MIME
+from gpt_kit.networks.registry import get_task
 from gpt_kit.networks.tasks import CLASSIFICATION, Metric, classification, mlp
 from gpt_kit.play.draw import Drawing, draw_prompts, points
 from gpt_kit.play.live import Live, json_ready, slider, write_film
 from gpt_kit.play.views import denoising_view, landscape_view, walk_view
 from gpt_kit.run.jobs import job_of, run_jobs
-from gpt_kit.run.pages import FIGURE_MIME
+from gpt_kit.run.pages import outputs_of
 from gpt_kit.run.report import write_report
 
 ROOT = Path(__file__).parent.parent
@@ -42,6 +44,7 @@ def wine():
 def wines(tmp_path_factory, request):
     "Models for the wine task: one for loss, one for the percentage of right answers."
     place = tmp_path_factory.mktemp('wine')
+    get_task('test_widgets:wine')               # named here, so that files that name it are believed
     store = collect(wine(), place/'store', 64, recipe=Recipe(epochs=4, n_saves=4), progress=False)
     for metric in ('loss', 'right'):
         torch.manual_seed(0)
@@ -223,7 +226,9 @@ def test_batch_and_page_have_the_figure(wines, tmp_path):
     v4, kernel = nbformat.v4, dict(name='python3', display_name='python3', language='python')
     parameters = f'file: str = {str(wines/"wine-loss.safetensors")!r}  # a model'
     code = [f'import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})',
-            'from gpt_kit.play.views import walk_view', 'walk_view(file, n_frames=3)']
+            'from gpt_kit import get_task', "get_task('test_widgets:wine')",
+            'from gpt_kit.play.views import walk_view', 'import plotly.express as px',
+            'display(px.line(y=[1, 2]))', 'walk_view(file, n_frames=3)']
     cells = [v4.new_markdown_cell('# Play\n\n> A widget.'),
              v4.new_code_cell(parameters, metadata=dict(tags=['parameters'])),
              v4.new_code_cell('\n'.join(code))]
@@ -232,7 +237,10 @@ def test_batch_and_page_have_the_figure(wines, tmp_path):
     run_jobs([job_of(tmp_path/'01_play.ipynb')], {}, tmp_path/'out', progress=False, say=lambda line: None)
     write_report(tmp_path/'out', tmp_path/'report')
     page = (tmp_path/'report'/'01_play.html').read_text()
-    assert 'Plotly.newPlot(' in page and '"frames": [{' in page and 'widget-view' not in page
+    assert 'class="figure-data"' in page and '"frames":[{' in page and 'widget-view' not in page
+    assert page.count('"showSendToCloud":false') == 2
+    figures = outputs_of(nbformat.read(tmp_path/'out'/'01_play.ipynb', 4), FIGURE_MIME)
+    assert [f['config']['showSendToCloud'] for f in figures] == [False, False], 'in Jupyter, too'
     assert not [l for l in page.split('src="')[1:] if l.startswith('http')]
 
 def test_saved_view_is_offline(wines, tmp_path):

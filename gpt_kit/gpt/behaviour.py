@@ -11,8 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .train import TrainData
-from ..networks.checks import UserError
-from ..networks.tasks import Task, get_task
+from ..networks.checks import UserError, check_ranges
+from ..networks.registry import task_of
+from ..networks.tasks import Task
 from ..networks.weights import forward
 
 # %% ../../nbs/gpt/07_behaviour.ipynb #differ
@@ -67,11 +68,13 @@ class BehaviourLoss:
 def behaviour_for(
     data:TrainData,     # what a model learns from
     weight:float,       # 0: none
-)->BehaviourLoss|None:  # of the networks in its store
+    *,
+    task:Task|str|None=None,  # of the networks in its store, or its name (default: one of the kit's own)
+)->BehaviourLoss|None:
     "Raises UserError when their task is not to be had, and says what to do."
+    check_ranges(behaviour=weight)
     if not weight: return None
-    info = data.store.info
-    try: return BehaviourLoss(get_task(info['task'], info['fingerprint']), data, weight=weight)
+    try: return BehaviourLoss(task_of(data.store.info, task), data, weight=weight)
     except (UserError, OSError) as e:
         raise UserError(f"how networks behave is seen on inputs of their task, and these cannot be had: {e}; "
                         "or learn from their weights alone, with --behaviour 0") from e

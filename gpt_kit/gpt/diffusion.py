@@ -9,11 +9,13 @@ __all__ = ['SCHEDULES', 'SOLVERS', 'linear_schedule', 'cosine_schedule', 'add_no
 # %% ../../nbs/gpt/01_diffusion.ipynb #imports
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from .noise import normal_noise
 from ..networks.checks import UserError, check_choice
 
 # %% ../../nbs/gpt/01_diffusion.ipynb #schedules
@@ -130,14 +132,13 @@ def sample(
     steps:int|list=10,               # how many, 1..J, or which, descending
     eta:float|None=None,             # how much fresh noise, 0..1 (default: the solver's own)
     limit:tuple|None=None,           # (low, high) to clamp every guess to: static thresholding
-    generator:torch.Generator|None=None, # of fresh noise
+    fresh:Callable|None=None,        # step 1, 2, ... -> (B, D) fresh noise (default: of seed 0)
     callback:Callable|None=None,     # called with a `SampleStep` before each step
 )->Tensor:                           # (B, D) clean rows
     "Walk back from noise to data. Raises UserError for an unknown solver or number of steps."
     solve = SOLVERS[check_choice('solver', solver, SOLVERS)]
     options = {} if eta is None else dict(eta=eta)
-    device = generator.device if generator else noise.device
-    def fresh(): return torch.randn(noise.shape, generator=generator, device=device).to(noise.device)
+    fresh = fresh or partial(normal_noise, noise.shape)
     js = timesteps(ab, steps) if isinstance(steps, int) else steps
     shares = [ab[j] for j in js] + [torch.ones_like(ab[0])]
     x, past = noise, None
@@ -145,6 +146,7 @@ def sample(
         x0 = denoise(x, torch.full((len(x),), j, device=x.device))
         if limit is not None: x0 = x0.clamp(*limit)
         if callback: callback(SampleStep(i, j, x, x0))
-        x = solve(SamplerState(x, x0, shares[i], shares[i + 1], fresh, past), **options)
+        def new_noise(): return fresh(i + 1).to(x.device)
+        x = solve(SamplerState(x, x0, shares[i], shares[i + 1], new_noise, past), **options)
         past = x0, shares[i]
     return x

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from .prompt import Prompter
-from ..networks.checks import UserError
+from ..networks.checks import check_ranges
 from ..networks.collect import optimize
 from ..networks.tasks import Task
 from ..networks.weights import measure, start_rows
@@ -24,10 +24,8 @@ def unseen_starts(
     n:int,       # K
     seed:int=0,  # different seeds give different networks
 )->Tensor:       # (K, D)
-    "Untrained networks that no collection ever contains."
-    if not (0 <= seed < 2**10 and n <= 2**20):
-        raise UserError(f"unseen starts have a seed of 0 to {2**10 - 1} and are at most {2**20}, "
-                        f"not seed {seed} and {n}")
+    "Untrained networks that no collection ever contains. Raises UserError for more of them than there are."
+    check_ranges(start_seed=seed, starts=n)
     first = 2**31 + seed*2**20
     return start_rows(task, range(first, first + n))
 
@@ -52,6 +50,7 @@ def prompt_alignment(
     **kw,              # as for `Prompter`
 )->dict:               # alignment (mean), each (K,), prompts, achieved (K, P), rows (K, P, D)
     "Does it do as asked? The mean leaves out starts that are as good as the best (G.pt, Section 4.4)."
+    check_ranges(starts=n_starts, n_prompts=n_prompts, shrink=shrink)
     if starts is None: starts = unseen_starts(ask.task, n_starts, seed)
     metric = ask.measure(starts)                                                               # (K,)
     if ask.info['metric']['minimize']: easiest = shrink*metric
@@ -72,8 +71,10 @@ def plot_alignment(
 ):                # a figure of plotly
     "Prompted against achieved: a line for each start, and their mean."
     import plotly.graph_objects as go
+
+    from gpt_kit.networks.figures import figure_text
     prompts, achieved = found['prompts'], found['achieved']                                    # (K, P)
-    x, axis = prompts.mean(0), f"test {ask.metric} ({ask.info['metric']['unit']})"
+    x, axis = prompts.mean(0), figure_text(f"test {ask.metric} ({ask.info['metric']['unit']})")
     spread, ends = dict(array=achieved.std(0, correction=0)), x[[0, -1]]
     fig = go.Figure()
     for asked, got in zip(prompts, achieved): fig.add_scatter(x=asked, y=got, mode='lines+markers')

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .tokens import EdgeTokens, NeuronView, make_tokens
-from ..networks.checks import UserError, check_choice
+from ..networks.checks import UserError, check_choice, check_ranges
 from ..networks.weights import Layout
 
 # %% ../../nbs/gpt/03_model.ipynb #scalar-features
@@ -114,7 +114,7 @@ class Link(nn.Module):
 
 # %% ../../nbs/gpt/03_model.ipynb #gpt
 class GPT(nn.Module):
-    "The G.pt transformer (G.pt, Section 2.2.2). Raises UserError when width and heads don't fit."
+    "The G.pt transformer (G.pt, Section 2.2.2). Raises UserError for sizes that make no sense."
     def __init__(self,
         layers:list,              # of the networks it writes, as `read_layers` gives them
         *,
@@ -132,6 +132,7 @@ class GPT(nn.Module):
     ):
         super().__init__()
         self.config = {k: v for k, v in locals().items() if k not in ('self', '__class__')}
+        check_ranges(**{k: v for k, v in self.config.items() if k not in ('layers', 'tokens', 'condition')})
         self.adaptive = check_choice('condition', condition, ['adaptive', 'tokens']) == 'adaptive'
         self.tokens = make_tokens(tokens, Layout(layers), width, edge_width=edge_width)
         deep = isinstance(self.tokens, EdgeTokens)
@@ -154,6 +155,7 @@ class GPT(nn.Module):
         self.apply(self._init)
         for name, p in self.tokens.named_parameters():
             if 'decoder' in name: nn.init.zeros_(p)
+        self.float()    # whatever PyTorch's default is
 
     @staticmethod
     def _init(m):

@@ -24,7 +24,8 @@ from ..networks.collect import Recipe, default_recipe
 from ..networks.datasets import CIFAR10_RECIPE, MNIST_RECIPE
 from ..networks.layers import read_layers
 from ..networks.symmetry import hidden_groups
-from ..networks.tasks import cnn, get_task, mlp
+from ..networks.registry import get_task
+from ..networks.tasks import cnn, mlp
 from ..networks.weights import Layout
 
 # %% ../../nbs/gpt/08_presets.ipynb #preset

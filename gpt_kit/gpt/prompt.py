@@ -16,10 +16,12 @@ import torch.nn as nn
 from torch import Tensor
 
 from .diffusion import SCHEDULES, sample
-from ..networks.checks import UserError
-from ..networks.exports import write_networks
+from .noise import normal_noise
+from ..networks.checks import UserError, check_ranges
+from ..networks.exports import raw_module, write_networks
+from ..networks.registry import task_of
 from ..networks.store import Store
-from ..networks.tasks import Task, get_task
+from ..networks.tasks import Task
 from ..networks.weights import Layout, as_module, measure
 
 # %% ../../nbs/gpt/05_prompt.ipynb #answer
@@ -36,13 +38,24 @@ class Answer:
         "The test metric that the networks have, measured when it is first wanted."
         return self.ask.measure(self.rows)
 
-    def module(self, i:int=0)->nn.Sequential:
-        "Network `i` as an ordinary PyTorch module."
+    def module(self,
+        i:int=0,         # which of the networks
+        *,
+        raw:bool=False,  # for inputs as they were brought, or for those that the task has centred and scaled
+    )->nn.Sequential:
+        "A network as an ordinary PyTorch module."
+        if raw: return raw_module(self.rows[i], self.ask.layout, self.ask.task)
         return as_module(self.rows[i], self.ask.layout)
 
-    def save(self, path)->list: # the files that were written
-        "Write the networks as .safetensors or .onnx, a file each; several get numbers."
-        return write_networks(path, self.rows, self.ask.layout)
+    def save(self,
+        path,     # .onnx, which takes raw inputs, or .safetensors, with their mean and std in the metadata
+    )->list:      # the files that were written
+        "Write the networks, a file each; several get numbers. Warns when the task is not known."
+        try: task = self.ask.task
+        except UserError as e:
+            task = None
+            warnings.warn(f"the file cannot say how to centre and scale inputs: {e}", stacklevel=2)
+        return write_networks(path, self.rows, self.ask.layout, task)
 
     def __len__(self): return len(self.rows)
     def __repr__(self):
@@ -56,7 +69,7 @@ class Prompter:
         model:nn.Module,     # (noised, j, start, prompt, metric) -> guess of the future, as GPT
         info:dict,           # what its file says about it
         *,
-        task:Task|None=None, # of the networks (default: looked up by the name in `info`)
+        task:Task|str|None=None, # of the networks, or its name (default: one of the kit's own, by `info`)
         device:str='cpu',    # where to compute
     ):
         self.model, self.info, self.device = model.to(device).eval(), info, device
@@ -64,12 +77,12 @@ class Prompter:
         self.ab = SCHEDULES[info['schedule']]().to(device)
         self.metric = info['metric']['name'].split('_', 1)[1]
         self.best, self.seen = info['best'], info['seen']
-        if task: self.task = task
+        if task is not None: self.task = task_of(info, task)
 
     @cached_property
     def task(self)->Task:
-        "What the networks are for. Raises UserError when the model was made for other data."
-        return get_task(self.info['task'], self.info['fingerprint'])
+        "What the networks are for. Raises UserError when it is none of the kit's own, or no longer the same."
+        return task_of(self.info)
 
     def measure(self, rows:Tensor)->Tensor: # (K, D) -> (K,)
         "The test metric that the model is about."
@@ -99,6 +112,17 @@ class Prompter:
         if len(metric) != len(rows):
             raise UserError(f"{len(rows)} networks, but {len(metric)} metrics; "
                             f"give each network the test {self.metric} that it has now")
+        if len(bad := metric[~metric.isfinite()]):
+            raise UserError(f"a starting network has a test {self.metric} of {bad[0].item()}, which does not "
+                            "say how good it is; measure it, or start from another one")
+        self._warn_of_size(rows)
+
+    def _warn_of_size(self, rows):
+        usual = self.info['largest']/self.info['scale']
+        size = rows.abs().max().item() if len(rows) else 0.
+        if size > 2*usual:
+            warnings.warn(f"a starting network has a weight of {size:.3g}, far outside of what this model "
+                          f"has learned from (up to {usual:.3g}); the answer is a guess", stacklevel=4)
 
     def same_task(self, store:Store)->Store:
         "The store, if it holds networks of this model's task. Raises UserError otherwise."
@@ -123,8 +147,9 @@ class Prompter:
         prompt:float|Tensor,          # the test metric we want, one or (K,)
         *,
         metric:Tensor|None=None,      # (K,) the test metric that they have (default: measured)
-        seed:int=0,                   # of the noise
-        noise:Tensor|None=None,       # (K, D) or this very noise
+        seed:int=0,                   # of noise, 0..2**32-1; that of answer k depends on seed and k alone
+        update:int=0,                 # whose noise to take, when answers are asked again
+        noise:Tensor|None=None,       # (K, D) to begin with this very noise
         steps:int=10,                 # of the sampler
         solver:str='ddim',            # 'ddpm', 'ddim' or 'dpm'
         eta:float|None=None,          # fresh noise, 0..1 (default: the solver's own)
@@ -132,21 +157,31 @@ class Prompter:
         callback:Callable|None=None,  # called with a `SampleStep` before each step
     )->Answer:
         "Networks with the metric we asked for, one update away from `rows` (G.pt, Section 4.2)."
-        if metric is None: metric = self.measure(self.layout.check(rows))
+        if not isinstance(steps, (list, tuple)): check_ranges(sampler_steps=steps)
+        check_ranges(seed=seed, eta=eta)
+        rows = self.layout.check(rows).detach()
+        metric = self.measure(rows) if metric is None else torch.as_tensor(metric, dtype=torch.float32)
         self.check_starts(rows, metric)
+        if noise is not None and noise.shape != rows.shape:
+            raise UserError(f"networks of shape {tuple(rows.shape)}, but noise of {tuple(noise.shape)}; "
+                            "give each network noise of its own, as long as its weights")
         prompt = self.check_prompt(prompt, len(rows))
-        g = torch.Generator().manual_seed(seed)
-        if noise is None: noise = torch.randn(rows.shape, generator=g)
-        inputs = rows*self.info['scale'], self.calibrated(prompt, metric), metric, noise
+        draws = 1024*update                                             # an update takes 1,001 at most
+        inputs = rows*self.info['scale'], self.calibrated(prompt, metric), metric
         limits = (-self.info['largest'], self.info['largest']) if limit else None
         batches = zip(*(t.to(self.device).split(256) for t in inputs))  # so many fit the cache
         parts = []
         with torch.inference_mode():
-            for start, told, has, x in batches:
+            for i, (start, told, has) in enumerate(batches):
+                fresh = lambda n: normal_noise(start.shape, draws + n, seed=seed, first=256*i)
+                x = fresh(0) if noise is None else noise[256*i:256*(i + 1)].float()
                 denoise = lambda x, j: self.model(x, j, start, told, has)
-                parts.append(sample(denoise, x, self.ab, solver=solver, steps=steps, eta=eta, limit=limits,
-                                    generator=g, callback=callback))
+                parts.append(sample(denoise, x.to(self.device), self.ab, solver=solver, steps=steps, eta=eta,
+                                    limit=limits, fresh=fresh, callback=callback))
         new = (torch.cat(parts)/self.info['scale']).to(rows.device)
+        if not new.isfinite().all():
+            raise UserError("the model's answer has weights that are not finite; if the starts are ordinary "
+                            "networks, its file is damaged or its training failed: train it again")
         return Answer(new.clone(), self)
 
 # %% ../../nbs/gpt/05_prompt.ipynb #calibration
@@ -164,6 +199,7 @@ def calibration(
     seed:int=0,       # of the noise
 )->dict:              # told and given (64,), shares of that way, both rising
     "What the model gives on average for what it is told. Raises UserError when no start can get better."
+    check_ranges(n_prompts=n_prompts)
     plain = {k: v for k, v in ask.info.items() if k != 'calibration'}
     raw = Prompter(ask.model, plain, task=ask.task, device=ask.device)
     metric = ask.measure(rows)
@@ -187,14 +223,15 @@ def recursive(
     prompt:float|Tensor,       # asked for each time
     *,
     n:int=10,                  # updates
-    seed:int=0,                # of the noise; each update has its own
+    seed:int=0,                # of the noise; each update has its own draws
     **kw,                      # as for `Prompter`
 )->Iterator[tuple[Tensor,Tensor]]: # rows (K, D) and their metric (K,), before and after each update
     "Recursive prompting: each answer is the start of the next question (G.pt, Section 4.1)."
+    check_ranges(updates=n)
     metric = ask.measure(rows)
     yield rows, metric
     for i in range(n):
-        answer = ask(rows, prompt, metric=metric, seed=seed*1000 + i, **kw)
+        answer = ask(rows, prompt, metric=metric, seed=seed, update=i, **kw)
         rows, metric = answer.rows, answer.metric
         yield rows, metric
 
@@ -217,6 +254,7 @@ def latent_walk(
     seed:int=0,
 )->Tensor:          # (n_frames, D) noise
     "A closed walk through noise: back where it began after the last frame."
-    stops = torch.randn(n_stops, D, generator=torch.Generator().manual_seed(seed))
+    check_ranges(n_frames=n_frames, n_stops=n_stops, seed=seed)
+    stops = normal_noise((n_stops, D), seed=seed)
     at = [i*n_stops/n_frames for i in range(n_frames)]
     return torch.stack([slerp(stops[int(p)], stops[(int(p) + 1) % n_stops], p % 1) for p in at])

@@ -12,7 +12,7 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
-from ..networks.checks import UserError
+from ..networks.checks import UserError, check_ranges
 from ..networks.symmetry import hidden_groups
 from ..networks.weights import Layout
 
@@ -22,8 +22,7 @@ def chunk_sizes(
     max_size:int|None=None,  # M, most weights in a token; None: whole layers
 )->list[int]:                # C of each token, adding up to D
     "Sizes of layer-by-layer tokens, or of chunks within layers (G.pt, Section 2.2.2)."
-    if max_size is not None and max_size < 1:
-        raise UserError(f"a chunk holds at least 1 weight, not {max_size}; choose a larger size")
+    check_ranges(chunk=max_size)
     sizes = []
     for n in layout.sizes.values():
         m = max_size or n
@@ -69,7 +68,7 @@ class NeuronView:
         groups = hidden_groups(layout)
         if not groups:
             raise UserError(f"neuron tokens need a network with a hidden layer, and {layout} has none; "
-                            "use chunk tokens")
+                            "use chunk tokens: --tokens chunk-256, or tokens='chunk-256' in Python")
         owners = {p: {} for p in layout.shapes}                        # parameter -> {axis: hidden layer}
         for g, (_, axes) in enumerate(groups):
             for p, axis in axes: owners[p][axis] = g

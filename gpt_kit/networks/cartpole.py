@@ -23,7 +23,7 @@ from torch import Tensor
 from .checks import UserError
 from .collect import adam_update, as_column, cosine_share
 from .layers import build_net
-from .tasks import Metric, Task
+from .tasks import Metric, Task, register_task
 from .weights import Layout, forward, start_row
 
 # %% ../../nbs/networks/07_cartpole.ipynb #carts
@@ -298,12 +298,14 @@ def _policy_task(name, layers, game):
     metrics = {'return': Metric('return', 'steps', None, minimize=False)}
     return Task(name, build_net(layers), *splits, metrics=metrics, start=orthogonal_start, game=game)
 
+@register_task('cartpole')
 def cartpole(
     game:Game=Game(),
 )->Task:
     "CartPole with a policy 4-32-32-1, 1,249 weights, judged by its mean return."
     return _policy_task('cartpole', POLICY_LAYERS, game)
 
+@register_task('cartpole-paper')
 def cartpole_paper()->Task:
     "The same as the paper has it: Gaussian policies of 1,250 weights, whose mean decides as a logit does."
     return _policy_task('cartpole-paper', [['LogStd', 1], *POLICY_LAYERS], PAPER_GAME)

@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['RAW_DATA', 'MNIST_FILES', 'MNIST_RECIPE', 'CIFAR_BATCHES', 'CIFAR_FOLDER', 'CIFAR_ARCHIVE', 'CIFAR10_1_FILES',
            'CIFAR10_RECIPE', 'read_idx', 'from_openml', 'standardize_pictures', 'read_mnist', 'mnist',
-           'NumbersUnpickler', 'read_cifar_batch', 'read_cifar10', 'read_cifar10_1', 'shifted_and_mirrored', 'cifar10']
+           'NumbersUnpickler', 'read_cifar_batch', 'read_cifar10', 'read_cifar10_1', 'shifted_and_mirrored', 'cifar10',
+           'released_mnist', 'released_cifar10']
 
 # %% ../../nbs/networks/06_datasets.ipynb #imports
 import gzip
@@ -25,7 +26,8 @@ import gpt_kit
 from .checks import UserError
 from .collect import Recipe
 from .layers import shape_text
-from .tasks import Task, cnn, mlp
+from .own_data import Standardize
+from .tasks import Task, cnn, mlp, register_task
 
 # %% ../../nbs/networks/06_datasets.ipynb #read-idx
 def _unzipped(path):
@@ -81,13 +83,14 @@ def standardize_pictures(
     others:list,           # of the same
     *,
     each_pixel:bool,       # a mean for each pixel, or for each channel
-)->list:                   # rows (N, c*h*w) of all, training pictures first
+)->tuple:                  # list of rows (N, c*h*w), training pictures first; what made them of whole bytes
     "Pictures as rows, centred and scaled by what the training pictures say."
     pictures = [torch.tensor(p).float().div_(255) for p in (train, *others)]
     mean = pictures[0].mean(0 if each_pixel else (0, 2, 3), keepdim=True)[0]        # (c, h, w) or (c, 1, 1)
     std = pictures[0].sub(mean).std()
     if not std > 0: raise UserError("all training pictures are the same; are these the right files?")
-    return [p.sub_(mean).div_(std).flatten(1) for p in pictures]
+    scaling = Standardize(255*mean.expand(pictures[0].shape[1:]).flatten(), 255*std)
+    return [p.sub_(mean).div_(std).flatten(1) for p in pictures], scaling
 
 # %% ../../nbs/networks/06_datasets.ipynb #mnist
 MNIST_FILES = ('train-images-idx3-ubyte', 'train-labels-idx1-ubyte',
@@ -121,13 +124,14 @@ def read_mnist(
     for i in (0, 2): _check_shape(parts[i], (28, 28), files[i])
     return parts
 
+@register_task('mnist')
 def mnist(
     raw:str|Path=RAW_DATA,   # folder with 'mnist' in it
 )->Task:
     "MNIST with an MLP 784-10-10, 7,960 weights."
     train, y, test, yt = read_mnist(raw)
-    X, Xt = standardize_pictures(train[:, None], [test[:, None]], each_pixel=True)
-    return Task('mnist', mlp((784, 10, 10)), (X, y), (Xt, yt), image=(1, 28, 28))
+    (X, Xt), scaling = standardize_pictures(train[:, None], [test[:, None]], each_pixel=True)
+    return Task('mnist', mlp((784, 10, 10)), (X, y), (Xt, yt), image=(1, 28, 28), scaling=scaling)
 
 # %% ../../nbs/networks/06_datasets.ipynb #safe-pickle
 class NumbersUnpickler(pickle.Unpickler):
@@ -227,6 +231,7 @@ def shifted_and_mirrored(
 # %% ../../nbs/networks/06_datasets.ipynb #cifar
 CIFAR10_RECIPE = replace(MNIST_RECIPE, epochs=50)  # G.pt, Section 4.3
 
+@register_task('cifar10')
 def cifar10(
     raw:str|Path=RAW_DATA,   # folder with the archive in it, packed or unpacked, and perhaps CIFAR-10.1
 )->Task:
@@ -236,6 +241,35 @@ def cifar10(
     if second := read_cifar10_1(raw):
         pictures.append(second[0])
         labels.append(second[1])
-    splits = zip(standardize_pictures(train, pictures, each_pixel=False), labels)
-    return Task('cifar10', cnn((3, 32, 32), (16, 32), 10), *splits, image=(3, 32, 32),
-                augment=shifted_and_mirrored)
+    rows, scaling = standardize_pictures(train, pictures, each_pixel=False)
+    return Task('cifar10', cnn((3, 32, 32), (16, 32), 10), *zip(rows, labels), image=(3, 32, 32),
+                scaling=scaling, augment=shifted_and_mirrored)
+
+# %% ../../nbs/networks/06_datasets.ipynb #released
+def _each_channel(mean, std, n): # of whole bytes, a number for each channel of n pixels
+    return Standardize(*(torch.tensor(v).repeat_interleave(n) for v in (mean, std)))
+
+def _scaled(scaling, p): # pictures uint8 -> rows
+    return scaling(torch.tensor(p).flatten(1))
+
+@register_task('mnist-released')
+def released_mnist(
+    raw:str|Path=RAW_DATA,   # as for `read_mnist`
+)->Task:
+    "MNIST as the released networks saw it, 7,960 weights."
+    X, y, Xt, yt = read_mnist(raw)
+    scaling = _each_channel([.1307*255], [.3081*255], 784)
+    train, test = _scaled(scaling, X), _scaled(scaling, Xt)
+    return Task('mnist-released', mlp((784, 10, 10)), (train, y), (test, yt), image=(1, 28, 28),
+                scaling=scaling)
+
+@register_task('cifar10-released')
+def released_cifar10(
+    raw:str|Path=RAW_DATA,   # as for `read_cifar10`
+)->Task:
+    "CIFAR-10 as the released networks saw it, 5,370 weights."
+    X, y, Xt, yt = read_cifar10(raw)
+    scaling = _each_channel([125.3, 123., 113.9], [63., 62.1, 66.7], 1024)
+    train, test = _scaled(scaling, X), _scaled(scaling, Xt)
+    net = cnn((3, 32, 32), (16, 32), 10)
+    return Task('cifar10-released', net, (train, y), (test, yt), image=(3, 32, 32), scaling=scaling)

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .checks import UserError
-from .layers import build_net, layer_shapes, layers_text, read_layers
+from .layers import build_net, flat_state, layer_shapes, layers_text, read_layers
 from .tasks import Task
 
 # %% ../../nbs/networks/02_weights.ipynb #layout
@@ -47,12 +47,13 @@ class Layout:
         rows:Tensor,  # (K, D)
     )->dict:          # name -> (K, *shape), views and not copies
         "The parameters in `rows`, by name."
-        parts = self.check(rows).split(list(self.sizes.values()), 1)
+        self.check(rows)
+        parts = rows.split(list(self.sizes.values()), 1)
         return {name: p.unflatten(1, shape) for (name, shape), p in zip(self.shapes.items(), parts)}
 
     def check(self,
         rows:Tensor,  # (K, D)
-    )->Tensor:        # the same
+    )->Tensor:        # the same as float32
         "Raises UserError when `rows` cannot be networks of this layout."
         if rows.ndim != 2:
             raise UserError(f"weights have shape {tuple(rows.shape)}, but (K, {self.D}) was expected: "
@@ -60,7 +61,7 @@ class Layout:
         if rows.shape[1] != self.D:
             raise UserError(f"a row has {rows.shape[1]} weights, but layout {self} needs {self.D}; "
                             "was it saved from another architecture?")
-        return rows
+        return rows.float()
 
     def __eq__(self, other): return isinstance(other, Layout) and self.layers == other.layers
     def __repr__(self): return f"{layers_text(self.layers)}, {self.D} weights"
@@ -71,7 +72,7 @@ def to_row(
     layout:Layout,       # the layout it should have
 )->Tensor:               # (D,) float32
     "The weights of one network as a row. Raises UserError when names or shapes are not those of the layout."
-    state = net if isinstance(net, dict) else net.state_dict()
+    state = net if isinstance(net, dict) else flat_state(net)
     shapes = {name: tuple(t.shape) for name, t in state.items()}
     if shapes != layout.shapes:
         name, shape = min(set(shapes.items()) ^ set(layout.shapes.items()))
@@ -98,7 +99,7 @@ def start_row(
 )->Tensor:                      # (D,)
     "A fresh network."
     parts = [task.start(shape, layout.fan_in[name], generator) for name, shape in layout.shapes.items()]
-    return torch.cat([p.flatten() for p in parts])
+    return torch.cat([p.flatten() for p in parts]).float()
 
 def start_rows(
     task:Task,
@@ -143,7 +144,7 @@ def first_outputs(
     x:Tensor,     # (n_in, N) inputs, shared by all networks
 )->Tensor:        # (K, out, N)
     "What the first layers of K networks say to the same N inputs: one product for all. Affine in `rows`."
-    p = layout.split(rows)
+    p = layout.split(rows.to(x.dtype))
     return batched_linear(p['0.weight'], p.get('0.bias'), x)
 
 def forward(
@@ -154,9 +155,9 @@ def forward(
     first:Tensor|None=None,   # what `first_outputs` gives for them, when it is known; it is overwritten
 )->Tensor:                    # (K, C, N) outputs
     "What K networks say to N inputs. Differentiable in `rows`."
-    params, h, fresh = layout.split(rows), x, False
+    params, h, fresh = layout.split(rows.to(x.dtype)), x, False
     layers = list(zip(layout.net.named_children(), layout.layers))
-    if first is not None: layers, h, fresh = layers[1:], first, True
+    if first is not None: layers, h, fresh = layers[1:], first.to(x.dtype), True
     for (name, module), (kind, *options) in layers:
         W, b = params.get(f'{name}.weight'), params.get(f'{name}.bias')
         if kind == 'Image': h = h.T.unflatten(1, options)                               # (N, c, H, W)
@@ -196,7 +197,8 @@ def measure(
     names, layout = list(metrics or task.metrics), Layout(task.layers)
     if not len(rows): return {name: torch.zeros(0) for name in names}
     if task.game:
-        return {name: v for name, v in task.game.mean_return(task, rows, split).items() if name in names}
+        values = task.game.mean_return(task, layout.check(rows), split)
+        return {name: v.float() for name, v in values.items() if name in names}
     x, y = (t.to(rows.device) for t in task.inputs[split])
     K, N = batch_sizes(layout, len(y), rows.device.type)
     values = {name: [] for name in names}
@@ -205,7 +207,7 @@ def measure(
             parts = [forward(layout, some, inputs) for inputs in x.split(N, 1)]
             logits = torch.cat(parts, 2) if len(parts) > 1 else parts[0]        # (K, C, N)
             for name in names: values[name].append(task.metrics[name].fn(logits, y))
-    return {name: torch.cat(v).clone() for name, v in values.items()}
+    return {name: torch.cat(v).float().clone() for name, v in values.items()}
 
 # %% ../../nbs/networks/02_weights.ipynb #weight-scale
 PIXEL_STD = .538  # of ImageNet pixels scaled to [-1, 1]

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ..gpt.loop import TrainState
-from ..networks.checks import UserError
+from ..networks.checks import UserError, check_ranges
 from ..networks.collect import Recipe, shard_tensors
 from ..networks.tasks import Task
 
@@ -60,6 +60,7 @@ def ray_shards(
     threads:int=1,   # of each; one process with so many, on the same kind of processor, gives the same bits
 )->Callable:         # as `collect.local_shards`
     "Shards as tasks of a Ray cluster. Raises UserError when a shard's worker dies again and again."
+    check_ranges(ray=workers, threads=threads)
     def make_shards(task:Task, shards:dict, recipe:Recipe, *, device:str='cpu')->Iterator:
         if not shards: return
         ray, stop = start_ray(workers*threads)

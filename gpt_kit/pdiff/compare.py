@@ -20,8 +20,10 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
+from ..gpt.noise import normal_noise
 from ..networks.checks import UserError
 from ..networks.distance import nearest_rows
+from ..networks.figures import figure_text
 from ..networks.symmetry import align
 from ..networks.tasks import cross_entropy, error_percent
 from .zoo import Zoo, as_logits, build_forward, optimize_module
@@ -73,7 +75,7 @@ def sample_noised(
     g = torch.Generator().manual_seed(seed)
     some = rows[torch.randint(len(rows), (n,), generator=g)]
     spread = (rows - rows.mean(0)).square().mean().sqrt().item()
-    return some + size*spread*torch.randn(n, rows.shape[1], generator=g)
+    return some + size*spread*normal_noise((n, rows.shape[1]), seed=seed)
 
 def sample_gaussian(
     rows:Tensor,  # (K, D) originals
@@ -83,7 +85,7 @@ def sample_gaussian(
 )->Tensor:        # (n, D)
     "Every parameter by itself, from a Gaussian with the mean and spread that it has among the originals."
     std = rows.std(0) if len(rows) > 1 else 0.
-    return rows.mean(0) + std*torch.randn(n, rows.shape[1], generator=torch.Generator().manual_seed(seed))
+    return rows.mean(0) + std*normal_noise((n, rows.shape[1]), seed=seed)
 
 def _finetune(zoo, row, n_steps, seed): # yields the network after each step on minibatches of its own
     net = zoo.part.module(row)
@@ -122,15 +124,15 @@ def _among(matrix): # the values of a symmetric matrix for two different network
     i, j = torch.triu_indices(len(matrix), len(matrix), 1)
     return matrix[i, j] if len(i) else torch.ones(1)
 
-def _nearest_iou(wrong, originals): # (K,) of each network with its nearest original, not itself
+def _nearest_iou(wrong, originals, own=False): # (K,) with the nearest original; own: they are the originals
     similar = iou(wrong, originals)
-    if wrong is originals and len(wrong) > 1: similar.fill_diagonal_(-1)
+    if own and len(wrong) > 1: similar.fill_diagonal_(-1)          # not itself
     return similar.amax(1)
 
-def _nearest_distance(rows, originals): # (K,) to another original, in mean distances of two of them
+def _nearest_distance(rows, originals, own=False): # (K,) to the nearest, in mean distances of two of them
     several = len(originals) > 1
     unit = _among(torch.cdist(originals, originals)).mean() if several else originals.norm()
-    itself = torch.arange(len(rows)) if rows is originals and several else None
+    itself = torch.arange(len(rows)) if own and several else None
     return nearest_rows(None, rows, originals, apart=itself).distance[:, 0]/unit
 
 # %% ../../nbs/pdiff/03_compare.ipynb #table
@@ -144,13 +146,13 @@ def compare_sets(
     judge, sets = judge or Judge(zoo), dict(originals=zoo.rows, **sets)
     judged, lines = {name: judge(rows) for name, rows in sets.items()}, []
     for name, rows in sets.items():
-        wrong = judged[name]['wrong']
+        wrong, own = judged[name]['wrong'], name == 'originals'
         near = {'IoU among': _among(iou(wrong, wrong)),
-                'IoU nearest': _nearest_iou(wrong, judged['originals']['wrong']),
-                'distance nearest': _nearest_distance(rows, zoo.rows)}
+                'IoU nearest': _nearest_iou(wrong, judged['originals']['wrong'], own),
+                'distance nearest': _nearest_distance(rows, zoo.rows, own)}
         means = {measure: values.mean().item() for measure, values in near.items()}
         lines.append(dict(set=name, networks=len(rows), **summarize_accuracy(judged[name]), **means))
-    df = pd.DataFrame(lines).set_index('set').round(3)
+    df = pd.DataFrame(lines).set_index('set')
     df.attrs['judged'] = judged
     return df
 
@@ -164,9 +166,9 @@ def plot_novelty(
     for name in sorted(judged, key=lambda name: name == 'soup'):       # the one star is drawn over the others
         wrong, test = judged[name]['wrong'], judged[name]['test']
         moved = torch.rand(2, len(test), generator=g) - .5
-        x = _nearest_iou(wrong, originals) + .004*moved[0]
+        x = _nearest_iou(wrong, originals, name == 'originals') + .004*moved[0]
         y = test + 100/wrong.shape[1]*moved[1]
-        parts.append(pd.DataFrame(dict(set=name, IoU=x.numpy(), test=y.numpy())))
+        parts.append(pd.DataFrame(dict(set=figure_text(name), IoU=x.numpy(), test=y.numpy())))
     title = 'good and new: up is better, left is newer (points moved a little, so that all are seen)'
     fig = px.scatter(pd.concat(parts), 'IoU', 'test', color='set', symbol='set', opacity=.75, height=460,
                      color_discrete_sequence=[INK, *PALETTE.values()], symbol_sequence=['circle'],
@@ -195,7 +197,7 @@ def compare_settings(
             found.append(summarize_accuracy(made) | {'IoU nearest': similar})
         found = pd.DataFrame(found)
         lines[name] = found.mean().to_dict() | {'median ±': found['median'].std(ddof=0)}
-    return pd.DataFrame.from_dict(lines, orient='index').rename_axis('setting').round(3)
+    return pd.DataFrame.from_dict(lines, orient='index').rename_axis('setting')
 
 def plot_columns(
     df:pd.DataFrame,        # as `compare_settings` makes it
@@ -204,7 +206,8 @@ def plot_columns(
     columns:tuple=('best', 'mean', 'median'),
 )->go.Figure:
     "A table as dots, a colour a column."
-    fig = px.line(df, y=list(columns), markers=True, title=title, height=360, template='none',
+    shown = df[list(columns)].rename(index=figure_text, columns=figure_text)
+    fig = px.line(shown, markers=True, title=figure_text(title), height=360, template='none',
                   color_discrete_sequence=list(PALETTE.values()),
                   labels=dict(value='test accuracy (%)', variable=''))
     fig.update_traces(marker_size=9, line_width=1, line_dash='dot')
@@ -227,7 +230,7 @@ def compare_zoos(
         lines[name] = {'original': base['best'], 'soup': average, 'p-diff': made['best'],
                        'originals mean': base['mean'], 'mean': made['mean'], 'median': made['median'],
                        'weights': zoo.part.D}
-    return pd.DataFrame.from_dict(lines, orient='index').rename_axis('zoo').round(3)
+    return pd.DataFrame.from_dict(lines, orient='index').rename_axis('zoo')
 
 def learning_curve(
     zoo:Zoo,

@@ -21,7 +21,8 @@ from torch import Tensor
 
 from ..gpt.diffusion import add_noise, linear_schedule, sample, x0_from_eps
 from ..gpt.loop import TrainConfig, TrainState, fit
-from ..networks.checks import UserError, check_choice
+from ..gpt.noise import normal_noise
+from ..networks.checks import UserError, check_choice, check_ranges
 
 # %% ../../nbs/pdiff/01_pdiff.ipynb #config
 @dataclass(frozen=True)
@@ -38,6 +39,10 @@ class PDiffConfig:
     J:int = 1000                # diffusion steps
     ae:TrainConfig = TrainConfig(steps=300, batch=16, lr=8e-3, warmup=20, weight_decay=2e-6, ema=.98)
     diffusion:TrainConfig = TrainConfig(steps=800, batch=32, lr=2e-3, warmup=50, weight_decay=2e-6, ema=.99)
+
+    def __post_init__(self):
+        check_ranges(latent=self.latent, input_noise=self.input_noise, latent_noise=self.latent_noise,
+                     kl=self.kl, behaviour=self.behaviour, J=self.J)
 
     def with_steps(self, ae:int, diffusion:int)->'PDiffConfig':
         "The same with so many training steps of autoencoder and diffusion."
@@ -97,7 +102,7 @@ def autoencoder_loss(
     behaviour:Callable|None=None, # standardized rows -> logits (B, C, N)
 )->Tensor:                      # ()
     "Squared error under noise on input and latent (p-diff, Eq. 4-5), with the optional terms."
-    def noise(like): return torch.randn(like.shape, generator=generator)
+    def noise(like): return torch.randn(like.shape, generator=generator, dtype=like.dtype)
     z, extra = ae.moments(x + config.input_noise*noise(x)), 0.
     if config.kl:
         z, log_var = z.chunk(2, 1)
@@ -127,15 +132,16 @@ class Codec:
             warnings.warn("there is one original only: every network generated will be nearly that one; "
                           "the paper has this row too, and usually takes 200")
         self.config = config
+        rows = rows.float()
         self.mean = rows.mean(0) if config.centre else 0.
         least = 1e-4*rows.square().mean().sqrt().item()
         self.scale = (rows - self.mean).square().mean().sqrt().clamp(min=least)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.ae = AutoEncoder(rows.shape[1], config)
+            self.ae = AutoEncoder(rows.shape[1], config).float()
         self.z_mean, self.z_std = 0., 1.                               # until latents are measured
 
-    def standardize(self, rows:Tensor)->Tensor: return (rows - self.mean)/self.scale
+    def standardize(self, rows:Tensor)->Tensor: return (rows.float() - self.mean)/self.scale
     def unstandardize(self, x:Tensor)->Tensor: return x*self.scale + self.mean
 
     @torch.inference_mode()
@@ -219,7 +225,7 @@ class Denoiser(nn.Module):
         j:Tensor,             # (B,) diffusion steps
         label:Tensor|None=None, # (B,) conditions
     )->Tensor:                # (B, E)
-        t = step_embedding(j)
+        t = step_embedding(j).to(z.dtype)
         if self.labels: t = torch.cat([t, F.one_hot(label, self.labels).to(t.dtype)], 1)
         t = self.embed(t)                                          # (B, 128)
         if self.fc: return self.net(torch.cat([z, t], 1))
@@ -250,14 +256,14 @@ class PDiff:
         n_labels = 0 if labels is None else int(labels.max()) + 1
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.net = Denoiser(config.latent, layers=config.layers, labels=n_labels)
+            self.net = Denoiser(config.latent, layers=config.layers, labels=n_labels).float()
 
     def loss(self, net, generator:torch.Generator)->Tensor: # ()
         "Squared error of the guessed noise (p-diff, Eq. 6)."
         B, (K, E) = self.codec.config.diffusion.batch, self.z.shape
         k = torch.randint(K, (B,), generator=generator)
         j = torch.randint(len(self.ab), (B,), generator=generator)
-        eps = torch.randn(B, E, generator=generator)
+        eps = torch.randn(B, E, generator=generator, dtype=self.z.dtype)
         label = None if self.labels is None else self.labels[k]
         return (net(add_noise(self.z[k], self.ab[j], eps), j, label) - eps).square().mean()
 
@@ -265,19 +271,18 @@ class PDiff:
     def sample_latents(self,
         n:int,                        # networks
         *,
-        seed:int=0,                   # of the noise
+        seed:int=0,                   # of the noise, 0..2**32-1; each network has its own
         steps:int=100,                # of the reverse process, at most J
         solver:str='ddpm',            # 'ddpm', 'ddim' or 'dpm'
         label:int=0,                  # the condition, when there are any
         callback:Callable|None=None,  # as for `sample` of lesson diffusion
     )->Tensor:                        # (n, E) normalised
         "Latents from noise."
-        g = torch.Generator().manual_seed(seed)
         labels = None if self.labels is None else torch.full((n,), label)
         def denoise(z, j): return x0_from_eps(z, self.net(z, j, labels), self.ab[j][:, None])
-        noise = torch.randn(n, self.z.shape[1], generator=g)
-        return sample(denoise, noise, self.ab, solver=solver, steps=min(steps, len(self.ab)),
-                      limit=self.limit, generator=g, callback=callback)
+        noise = partial(normal_noise, (n, self.z.shape[1]), seed=seed)     # number of the draw -> (n, E)
+        return sample(denoise, noise(0), self.ab, solver=solver, steps=min(steps, len(self.ab)),
+                      limit=self.limit, fresh=noise, callback=callback)
 
     def sample(self, n:int, **options)->Tensor: # (n, D)
         "Networks from noise; options as for `sample_latents`."
@@ -327,7 +332,7 @@ def sample_kde(
     K, E = z.shape
     width = width or K**(-1/(E + 4))
     some = z[torch.randint(K, (n,), generator=g)]
-    return codec.decode(some + width*torch.randn(n, E, generator=g))
+    return codec.decode(some + width*normal_noise((n, E), seed=seed))
 
 @torch.inference_mode()
 def sample_vae(
@@ -339,5 +344,5 @@ def sample_vae(
     "Networks from a variational autoencoder's prior. Raises UserError when it is not variational."
     if not codec.config.kl:
         raise UserError("this autoencoder is not variational; train it with PDiffConfig(kl=1.)")
-    z = torch.randn(n, codec.config.latent, generator=torch.Generator().manual_seed(seed))
+    z = normal_noise((n, codec.config.latent), seed=seed)
     return codec.unstandardize(codec.ae.decode(z))

@@ -25,9 +25,11 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.func import functional_call
 
-from ..networks.checks import UserError, check_choice
+from ..gpt.loop import gradient_norm
+from ..networks.checks import UserError, check_choice, check_ranges
 from ..networks.collect import Recipe, minibatches, run_seeds, train_runs
 from ..networks.layers import build_net
+from ..networks.files import claim_folder
 from ..networks.store import VERSION, read_tensors, write_tensors
 from ..networks.tasks import Task, digits, mlp
 from ..networks.weights import Layout, forward
@@ -89,7 +91,9 @@ def digits_splits(
 
 def _digits_task(name): # 'convnet3' or 'mlp3'
     splits = digits_splits(flat=True)
-    return Task(f'gpt_kit.pdiff.zoo:{name}_task', NETWORKS[name](), **splits, image=(1, 8, 8))
+    scaling = digits().scaling
+    return Task(f'gpt_kit.pdiff.zoo:{name}_task', NETWORKS[name](), **splits, image=(1, 8, 8),
+                scaling=scaling)
 
 def convnet3_task()->Task:
     "The same data as a task of the kit, for ConvNet-3."
@@ -249,17 +253,21 @@ def optimize_module(
 )->Iterator[None]:           # after each step
     "Train any network by any of PyTorch's optimizers, one step at a time."
     check_choice('optimizer', optimizer, TORCH_OPTIMIZERS)
+    check_ranges(n_steps=n_steps, lr=lr, batch=batch, seed=seed)
     params = [p.requires_grad_() for n, p in net.named_parameters() if not names or n in names]
     opt = TORCH_OPTIMIZERS[optimizer](params)
-    if lr: opt.param_groups[0]['lr'] = lr
+    if lr is not None: opt.param_groups[0]['lr'] = lr
+    lr = opt.param_groups[0]['lr']
     X, y = data['train']
     batches = minibatches(len(y), batch, torch.Generator().manual_seed(seed))
-    for _, ix in zip(range(n_steps), batches):
+    for step, ix in zip(range(n_steps), batches):
         loss = F.cross_entropy(as_logits(net.train(train_mode)(X[ix])), y[ix])
         if not loss.isfinite():
-            raise UserError(f"the loss of a network is {loss.item()}; "
-                            f"train it with a smaller rate than {opt.param_groups[0]['lr']}")
-        opt.zero_grad(); loss.backward(); opt.step()
+            raise UserError(f"the loss of a network is {loss.item()}; train it with a smaller rate than {lr}")
+        opt.zero_grad()
+        loss.backward()
+        gradient_norm(net, loss=loss.item(), step=step, lr=lr)
+        opt.step()
         yield
 
 @dataclass
@@ -305,8 +313,8 @@ def zoo_from_run(
     data = digits_splits(flat=isinstance(net, nn.Sequential))
     names = choose_parameters(net, what, which=slice(*which))
     key = [VERSION, arch, what, which, n, epochs, optimizer, lr, last_lr, batch, seed]
-    digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:10]
-    file = Path(cache or '.')/f'{arch}-{digest}.safetensors'
+    digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:12]
+    file = cache and claim_folder(cache)/f'{arch}-{digest}.safetensors'
     if cache and file.exists():
         tensors, _ = read_tensors(file, 'zoo')
         rows = tensors.pop('rows')

@@ -16,6 +16,7 @@ import plotly.graph_objects as go
 import torch
 from torch import Tensor
 
+from ..networks.figures import figure_text, figure_trace, figure_words
 from ..networks.tasks import Metric, Task
 from ..networks.weights import Layout, forward
 from .landscape import Landscape, Plane
@@ -65,6 +66,9 @@ class Drawing:
 
     def note(self, text:str, x:float, y:float, **how)->None:
         "Words at a place of the figure, 0..1 from the left and from below."
+        self._note(figure_text(text), x, y, **how)
+
+    def _note(self, text, x, y, **how): # may have plotly's tags
         words = dict(text=text, x=x, y=y, xref='paper', yref='paper', showarrow=False, **how)
         self.layout['annotations'].append(words)
 
@@ -72,7 +76,7 @@ class Drawing:
         "Put traces into the panel of that name."
         cell = self.cells[name]
         place = dict(scene=cell) if cell.startswith('scene') else dict(xaxis='x' + cell, yaxis='y' + cell)
-        self.data += [trace | place for trace in traces]
+        self.data += [figure_trace(trace) | place for trace in traces]
 
     def axes(self, name:str, x:dict, y:dict, z:dict|None=None)->None:
         "Set the axes of the panel of that name; a title is text."
@@ -95,8 +99,9 @@ class Drawing:
     def _ipython_display_(self): self.figure._ipython_display_()
 
 def _axis(axis, **more): # as plotly writes it, the title a dictionary
+    if 'ticktext' in axis: axis = axis | dict(ticktext=figure_words(axis['ticktext']))
     if 'title' not in axis: return axis
-    return axis | dict(title=dict(text=axis['title'], font=dict(size=12), **more))
+    return axis | dict(title=dict(text=figure_text(axis['title']), font=dict(size=12), **more))
 
 def points(x, y, mode:str='markers', hover:str|None=None, **kw)->dict:
     "A trace of points or lines; without `hover` they say nothing."
@@ -190,21 +195,23 @@ def _draw_logits(fig, name, logits): # (n,) of a policy, where test episodes beg
     y = dict(title='logit (above 0: pushes right)', zeroline=True)
     fig.axes(name, dict(title='beginning of a test episode'), y)
 
-def _draw_classes(fig, name, true, said, colours): # (n,) each
+def _draw_classes(fig, name, true, said, colours, classes): # (n,) each; names of the classes or None
     at, symbols = np.arange(len(true)), np.where(said == true, 'circle', 'x').tolist()
     ring, dot = dict(symbol='circle-open', size=14, color=INK), dict(symbol=symbols, size=8, color=colours)
     fig.add(name, points(at, true, hover='true class %{y}', marker=ring))
     fig.add(name, points(at, said, hover='says %{y}', marker=dot))
-    fig.axes(name, dict(title='test input'), dict(title='class (ring: true, dot: said)'))
+    ticks = dict(tickvals=list(range(len(classes))), ticktext=list(map(str, classes))) if classes else {}
+    fig.axes(name, dict(title='test input'), dict(title='class (ring: true, dot: said)', **ticks))
 
 def draw_predictions(fig:Drawing, name:str, task:Task, row:Tensor, picks:Tensor, *, columns:int=5)->None:
     "Test inputs with what a network says about them, wrong ones marked; the logits of a policy."
     if task.game: return _draw_logits(fig, name, _outputs(task, row, picks)[0].numpy())
     said, true = predicted_classes(task, row, picks), task.test[1][picks].numpy()
     colours = [INK if right else RED for right in said == true]
-    if task.image is None: return _draw_classes(fig, name, true, said, colours)
+    if task.image is None: return _draw_classes(fig, name, true, said, colours, task.classes)
     c, h, w = task.image
-    images = task.test[0][picks] + (0 if task.offset is None else task.offset)
+    images = task.test[0][picks]
+    if task.scaling: images = task.scaling.undo(images)
     images = images.view(-1, c, h, w).mean(1).numpy()
     gap, white = max(2, round(h*.45)), images.min()                      # room for the words
     images = np.pad(images, ((0, 0), (0, gap), (0, 1)), constant_values=white)
@@ -212,7 +219,8 @@ def draw_predictions(fig:Drawing, name:str, task:Task, row:Tensor, picks:Tensor,
     fig.add(name, dict(type='heatmap', z=mosaic(images, columns, white), hoverinfo='skip', **scale))
     i = np.arange(len(picks))
     x, y = i % columns*(w + 2) + w/2 - .5, i//columns*(h + gap + 1) + h + gap/2 - .7
-    words = [f'{s}' if s == t else f'✗ {s}' for s, t in zip(said, true)]
+    names = task.classes or range(task.layers[-1][2])
+    words = [f'{names[s]}' if s == t else f'✗ {names[s]}' for s, t in zip(said, true)]
     fig.add(name, points(x, y, 'text', text=words, textfont=dict(color=colours, size=13), cliponaxis=False))
     fig.picture_axes(name)
 
@@ -279,7 +287,7 @@ def draw_legend(fig:Drawing, name:str, *marks:str)->None:
         _, colour, text = MARKS[mark]
         words.append(f'<span style="color:{colour}">{text}</span>')
     x, y = (fig.layout[axis + cell]['domain'] for axis in ('xaxis', 'yaxis'))
-    fig.note('   '.join(words), sum(x)/2, y[0], yshift=-38, yanchor='top', font=dict(size=12))
+    fig._note('   '.join(words), sum(x)/2, y[0], yshift=-38, yanchor='top', font=dict(size=12))
 
 def draw_map(
     fig:Drawing,
@@ -299,7 +307,7 @@ def draw_map(
     hover = f'{metric.name} %{{customdata:.3g}} {metric.unit}<extra></extra>'
     trace = dict(x=xs.numpy(), y=ys.numpy(), z=ground.height(ground.values).numpy(), colorscale=colours,
                  customdata=ground.values.numpy(), hovertemplate=hover, showscale=bar,
-                 colorbar=dict(title=dict(text=title), thickness=12, len=.8, **ticks))
+                 colorbar=dict(title=dict(text=figure_text(title)), thickness=12, len=.8, **ticks))
     if solid:
         contours = dict(z=dict(show=True, color='white', width=1))
         fig.add(name, dict(type='surface', opacity=.95, contours=contours, **trace))

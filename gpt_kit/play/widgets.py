@@ -24,6 +24,7 @@ from ..gpt.load import load, model_file
 from ..gpt.prompt import Answer, Prompter
 from ..networks.checks import UserError
 from ..networks.collect import optimize
+from ..networks.exports import usage_text
 from ..networks.tasks import Task
 from .draw import Drawing, colour_limit, draw_legend, draw_map, draw_marks, draw_picture
 from .draw import draw_predictions, draw_prompts, draw_race, filters, points
@@ -277,7 +278,7 @@ def stem(self:Explorer)->str:
 def write_answer(self:Explorer)->str:
     "Save the network that is shown, and say where."
     file, = self.view.answer.save(self.saved/f'{self.stem()}.safetensors')
-    return f"saved to {file}; read it with safetensors.torch.load_file and load_state_dict"
+    return f"saved to {file}; {usage_text(file, self.view.ask.task)}"
 
 @patch
 def write_view(self:Explorer)->str:

@@ -13,9 +13,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..networks.checks import UserError
-from ..networks.store import write_whole
+from ..networks.figures import write_scripts
+from ..networks.files import write_whole
 from .jobs import read_log, read_or_empty, write_json
-from .pages import figures_html, lesson_body, outputs_of, page_html, prepare_notebook, render
+from .pages import check_pages, figures_html, lesson_body, outputs_of
+from .pages import page_html, prepare_notebook, render
 
 # %% ../../nbs/run/04_gallery.ipynb #verdict
 VERDICT_MIME = 'application/vnd.gpt-kit.verdict+json'
@@ -119,15 +121,16 @@ size. The rule behind each verdict stands in its notebook and was written before
 size, unless the notebook says otherwise.</p>
 <div class="scroll"><table class="wide">
 <tr><th></th><th style="text-align:left">the claim</th><th>verdict</th><th>time</th></tr>
-{% for stem, v in verdicts.items() %}<tr><td><a href="#{{ stem }}">{{ v.name if v else stem }}</a></td>
+{% for stem, v in verdicts.items() %}<tr>
+<td><a href="#{{ stem|urlencode }}">{{ v.name if v else stem }}</a></td>
 <td style="text-align:left">{{ v.paper if v else 'did not run to its end' }}</td>
 <td style="white-space:nowrap">{% if v %}{{ badge(v) }}{% endif %}</td>
 <td style="white-space:nowrap">{% if stem in seconds %}{{ '%.0f'|format(seconds[stem]) }} s{% endif %}</td>
 </tr>
 {% endfor %}</table></div>
 {% for stem, v in verdicts.items() if v %}<h2 id="{{ stem }}">{{ v.name }}: {{ badge(v) }}</h2>
-<p><b>The claim:</b> {{ v.paper }}.</p>{{ figures(shown[stem], stem)|safe }}{{ v.html|safe }}
-<p class="note"><a href="{{ stem }}.html">the notebook, with its rule</a></p>{% endfor %}"""
+<p><b>The claim:</b> {{ v.paper }}.</p>{{ figures(shown[stem])|safe }}{{ v.html|safe }}
+<p class="note"><a href="{{ stem|urlencode }}.html">the notebook, with its rule</a></p>{% endfor %}"""
 
 def verdict_of(nb)->Verdict|None:
     "The verdict of an executed notebook, None when it has not come so far."
@@ -150,19 +153,21 @@ def gallery_html(
 def write_gallery(
     folder:str|Path,   # with executed notebooks, as `run_jobs` leaves them; the pages go there too
 )->dict:               # stem -> Verdict
-    "index.html, a page for each notebook, and verdicts.json. Raises UserError when nothing has run."
+    """index.html, a page for each notebook, and verdicts.json.
+
+    Raises UserError when nothing has run, or a file there is not ours."""
     import nbformat
-    from plotly.offline import get_plotlyjs
     folder = Path(folder)
     files = [p for p in sorted(folder.glob('*.ipynb')) if read_or_empty(p)]
     files.sort(key=lambda p: not p.stem.startswith('fig'))                        # the paper's figures first
     if not files:
         raise UserError(f"there are no executed notebooks in {folder}; make some with: gpt-kit figures")
+    check_pages(folder, ['index.html', 'verdicts.json', *(f'{p.stem}.html' for p in files)])
     shown = {p.stem: nbformat.read(p, 4) for p in files}
     verdicts = {stem: verdict_of(nb) for stem, nb in shown.items()}
     took = {Path(entry['file']).stem: entry['seconds'] for entry in read_log(folder).values()}
     seconds = {stem: took[stem] for stem in shown if stem in took}
-    write_whole(folder/'plotly.min.js', get_plotlyjs().encode())
+    write_scripts(folder)
     write_whole(folder/'index.html', gallery_html(shown, verdicts, seconds).encode())
     for stem, nb in shown.items():
         body = '<p><a href="index.html">All figures</a></p>' + lesson_body(prepare_notebook(nb))

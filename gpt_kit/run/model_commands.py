@@ -6,20 +6,19 @@
 __all__ = ['COMMANDS', 'command', 'size_text', 'duration_text']
 
 # %% ../../nbs/run/06_model_commands.ipynb #imports
-import math
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
 
 from fastcore.script import Param
 
-from ..networks.checks import UserError, check_choice
+from ..networks.checks import UserError, check_choice, check_output, check_ranges, command_text
 
 # %% ../../nbs/run/06_model_commands.ipynb #command
 COMMANDS = {}  # name -> function
 
 def command(f):
-    "Make a function a command of gpt-kit, under its own name."
+    "Make a function a command, under its own name; what it returns, if anything, is an exit code."
     COMMANDS[f.__name__.strip('_')] = f
     return f
 
@@ -38,10 +37,10 @@ def duration_text(
 
 def _given(**options): return {name: v for name, v in options.items() if v is not None}
 
-def _load(model, device): # ready to be asked
+def _load(model, device, task): # ready to be asked
     from gpt_kit.gpt.load import load
     from gpt_kit.gpt.loop import get_device
-    return load(model, device=get_device(device))
+    return load(model, task=task, device=get_device(device))
 
 # %% ../../nbs/run/06_model_commands.ipynb #collect
 def _known_store(path, preset): # what the index of a store says, or would say of one that is made by default
@@ -74,17 +73,17 @@ def _collect(
     "Train many small networks and keep their checkpoints."
     from gpt_kit.gpt.loop import get_device
     from gpt_kit.networks.collect import collect, default_recipe, estimate, local_shards
+    from gpt_kit.networks.registry import get_task, known_task
     from gpt_kit.networks.store import shard_fault
-    from gpt_kit.networks.tasks import get_task
     from gpt_kit.outside.cluster import ray_shards
-    path, device = Path(path), get_device(device)
+    check_ranges(runs=runs, n_saves=saves, epochs=epochs, lr=lr, collection_seed=seed, ray=ray)
+    path, device = check_output(path, folder=True), get_device(device)
     there = _known_store(path, preset)
-    t = get_task(task or there['task'])
+    t = get_task(task) if task else known_task(there['task'], there.get('fingerprint'))
     changes = _given(n_saves=saves, epochs=epochs, spacing=spacing, optimizer=optimizer, lr=lr)
     recipe = replace(default_recipe(t), **dict(there['recipe'], **changes))
     if runs is None: runs = there['n_runs']
     if seed is None: seed = there['seed']
-    if runs < 1: raise UserError(f"{runs} runs cannot be trained; ask for 1 or more")
     left = runs
     for k, shard in there['shards'].items():
         if not shard_fault(path, there, int(k), digest=False): left -= shard['runs']
@@ -109,10 +108,10 @@ def _world_of(preset, store, tokens, behaviour):
 
 def _training_costs(out, data, model, config, seconds): # lines to say before a training begins
     from gpt_kit.gpt.presets import needs_text, training_needs
-    from gpt_kit.networks.store import read_tensors
+    from gpt_kit.gpt.loop import read_training
     needs, left = training_needs(model, config), config.steps
     state = Path(out).with_suffix('.training.safetensors')
-    if state.exists(): left -= read_tensors(state, 'training')[1]['step']
+    if state.exists(): left -= read_training(state)[1]['step']
     dropped = f' ({data.dropped} dropped)' if data.dropped else ''
     more = f' more of {config.steps}' if left < config.steps else ''
     size, state_size = (size_text(needs['parameters']*n) for n in (2, 16))
@@ -138,24 +137,26 @@ def _train(
     power:float=None,       # of 'even': how much good networks are favoured, 1 not at all (default: 2)
     behaviour:float=None,   # weight of what networks do, 0: off (default: 5 for convolutions and policies)
     seed:int=0,             # of weights, pairs and noise
+    task:str=None,          # the store's own, 'module:function'; needed when it is none of the kit's
     device:str='cpu',       # 'cpu', 'cuda' or 'mps'
 ):
     "Train a model of the networks in a store."
     import torch
     from gpt_kit.gpt.behaviour import behaviour_for
-    from gpt_kit.gpt.loop import SingleProcess, get_device
+    from gpt_kit.gpt.loop import SingleProcess, check_model_place, get_device
     from gpt_kit.gpt.model import GPT
     from gpt_kit.gpt.presets import seconds_per_step
     from gpt_kit.gpt.train import prepare_data, train_gpt
+    from gpt_kit.networks.registry import task_of
     from gpt_kit.networks.store import Store
     from gpt_kit.outside.cluster import Accelerated, is_launched
+    check_ranges(width=width, depth=depth, heads=heads, steps=steps, batch=batch, lr=lr, power=power,
+                 behaviour=behaviour, seed=seed)
     engine = Accelerated() if is_launched() else SingleProcess()
     device = get_device(engine.device or device)
-    if Path(out).suffix != '.safetensors':
-        raise UserError(f"a model's file ends in .safetensors, and {out} does not")
-    if behaviour is not None and not 0 <= behaviour < math.inf:
-        raise UserError(f"the weight of what networks do is 0 or more, not {behaviour}; 0 leaves it out")
+    check_model_place(out, sources=(store,))
     there = Store(store).verify()
+    if task: task = task_of(there.info, task)
     world = _world_of(preset, there, tokens, behaviour)
     data = prepare_data(there, f'test_{metric or world.metric}')
     sizes = _given(tokens=tokens, width=width, depth=depth, heads=heads, condition=condition)
@@ -163,7 +164,7 @@ def _train(
     pairs = dict(sampling=world.sampling, power=world.power) | _given(sampling=sampling, power=power)
     torch.manual_seed(seed)
     model = GPT(there.layout.layers, **dict(metric_scale=data.metric_scale) | world.model | sizes)
-    behaves = behaviour_for(data, config.behaviour)
+    behaves = behaviour_for(data, config.behaviour, task=task)
     each = seconds_per_step(model, data, config, sampling=pairs['sampling'], device=device, behaviour=behaves)
     if engine.main: print(_training_costs(out, data, model, config, each))
     history = train_gpt(model, data, config, out, seed=seed, **pairs, device=device, engine=engine,
@@ -181,24 +182,27 @@ def _prompt(
     seed:int=0,         # of the fresh start and the noise
     steps:int=10,       # of the sampler
     updates:int=1,      # ask so many times, each time from the last answer
+    task:str=None,      # the networks' own, 'module:function'; needed when it is none of the kit's
     device:str='cpu',   # 'cpu', 'cuda' or 'mps'
 ):
     "Ask a trained model for a network with a certain loss or error."
     from gpt_kit.gpt.evaluate import unseen_starts
     from gpt_kit.gpt.prompt import recursive
-    from gpt_kit.networks.exports import write_network
-    from gpt_kit.networks.store import read_network
-    ask = _load(model, device)
-    rows = read_network(start, ask.layout)[None] if start else unseen_starts(ask.task, 1, seed)
+    from gpt_kit.gpt.load import model_file
+    from gpt_kit.networks.exports import check_network_place, usage_text, write_network
+    from gpt_kit.networks.states import read_network
+    check_ranges(sampler_steps=steps, updates=updates, seed=seed)
+    if out: check_network_place(out, sources=(model_file(model), start))
+    ask = _load(model, device, task)
+    rows = unseen_starts(ask.task, 1, seed) if start is None else read_network(start, ask.layout)[None]
     path = list(recursive(ask, rows, prompt, n=updates, seed=seed, steps=steps))
     before, *achieved = [f"{metric.item():.4g}" for _, metric in path]
     unit = ask.info['metric']['unit']
     print(f"test {ask.metric} ({unit}): before {before}, asked {prompt:.4g}, "
           f"achieved {', then '.join(achieved)}")
     if not out: return
-    write_network(out, path[-1][0][0], ask.layout)
-    how = '' if out.endswith('.onnx') else '; load it with safetensors.torch.load_file and load_state_dict'
-    print(f"{out}: {ask.layout}{how}")
+    write_network(out, path[-1][0][0], ask.layout, ask.task)
+    print(f"{out}: {ask.layout}; {usage_text(out, ask.task)}")
 
 # %% ../../nbs/run/06_model_commands.ipynb #calibrate
 @command
@@ -206,6 +210,7 @@ def _calibrate(
     model:str,          # a trained model's file; it is written anew
     store:str,          # the store it learned from
     starts:int=96,      # of the networks it learned from, as they were before training
+    task:str=None,      # the networks' own, 'module:function'; needed when it is none of the kit's
     device:str='cpu',   # 'cpu', 'cuda' or 'mps'
 ):
     "Find out what a trained model gives for what it is told, so that prompts mean what they say."
@@ -213,9 +218,10 @@ def _calibrate(
     from gpt_kit.gpt.prompt import calibration
     from gpt_kit.gpt.train import prepare_data
     from gpt_kit.networks.store import Store, read_tensors, write_tensors
-    ask, file = _load(model, device), model_file(model)
-    there = ask.same_task(Store(store))
-    if starts < 2: raise UserError(f"{starts} starts are too few to calibrate a model on; take 2 or more")
+    check_ranges(calibration_starts=starts)
+    file = check_output(model_file(model), sources=(store,))
+    ask = _load(model, device, task)
+    there = ask.same_task(Store(store)).verify()
     runs = prepare_data(there, f'test_{ask.metric}').runs[:starts]
     curve = calibration(ask, there.rows(runs, 0*runs))
     tensors, info = read_tensors(file, 'model')
@@ -238,6 +244,12 @@ def _tuned(task, rows, n_steps): # as `optimizer_grid`, after one step and after
     print(f"every optimizer with every setting, {n_steps} steps: about {duration_text(seconds)}")
     return optimizer_grid(task, rows, 1, at=()) + optimizer_grid(task, rows, n_steps, at=(), cosine=True)
 
+def _write_numbers(path, numbers):
+    from json import dumps
+    from gpt_kit.networks.files import write_whole
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, dumps(numbers, indent=1).encode())
+
 @command
 def _evaluate(
     model:str,          # a trained model: a file, or the name of one that comes with the kit
@@ -247,15 +259,18 @@ def _evaluate(
     opt_steps:int=400,  # length of the optimizers' full runs
     store:str=None,     # check that this store is about the model's task
     json:str=None,      # also write the numbers to this file
+    task:str=None,      # the networks' own, 'module:function'; needed when it is none of the kit's
     device:str='cpu',   # 'cpu', 'cuda' or 'mps'
 ):
     "Measure whether a model does as asked, and compare it with tuned optimizers."
-    from json import dumps
     from gpt_kit.gpt.evaluate import prompt_alignment, unseen_starts
-    from gpt_kit.networks.store import Store, write_whole
+    from gpt_kit.gpt.load import model_file
+    from gpt_kit.networks.store import Store
     from gpt_kit.networks.weights import measure
-    ask = _load(model, device)
-    if store: ask.same_task(Store(store))
+    check_ranges(starts=starts, start_seed=seed, sampler_steps=steps, opt_steps=opt_steps)
+    if json: check_output(json, ('.json',), sources=(model_file(model), store))
+    ask = _load(model, device, task)
+    if store is not None: ask.same_task(Store(store))
     r, unit = prompt_alignment(ask, n_starts=starts, seed=seed, steps=steps), ask.info['metric']['unit']
     best, second, baselines = r['achieved'][:, 0], None, {}
     mean, std = best.mean().item(), best.std(correction=0).item()
@@ -276,8 +291,7 @@ def _evaluate(
     numbers = dict(model=str(model), metric=ask.metric, starts=starts, seed=seed, steps=steps,
                    prompt_alignment=r['alignment'], best_in_data=ask.best, best_prompt=mean,
                    best_prompt_std=std, best_prompt_second_test=second, baselines=baselines)
-    Path(json).parent.mkdir(parents=True, exist_ok=True)
-    write_whole(json, dumps(numbers, indent=1).encode())
+    _write_numbers(json, numbers)
 
 # %% ../../nbs/run/06_model_commands.ipynb #import
 @command
@@ -294,8 +308,8 @@ def _import(
     best:float=None,      # of a model: the best metric to ask for (default: by its name)
 ):
     "Bring in other people's checkpoints, models and folders."
-    from gpt_kit.networks.tasks import get_task
-    from gpt_kit.outside.imports import import_folder
+    from gpt_kit.networks.registry import get_task
+    from gpt_kit.outside.folders import import_folder
     from gpt_kit.outside.released import RELEASED_TASKS, import_lmdb, import_model
     check_choice('import', kind, ('gpt-lmdb', 'gpt-model', 'folder'))
     if kind == 'gpt-model':
@@ -303,12 +317,15 @@ def _import(
         return
     if not (out and task):
         raise UserError("an import needs a place and a task: "
-                        f"gpt-kit import {kind} {source} STORE --task NAME")
-    if kind == 'folder': print(import_folder(source, out, get_task(task), metrics=metrics))
+                        + command_text('import', kind, source, out or 'STORE', '--task', task or 'NAME'))
+    check_output(out, folder=True, sources=(source, metrics))
+    if kind == 'folder': store = import_folder(source, out, get_task(task), metrics=metrics)
     else:
         name = RELEASED_TASKS.get(task, task)
         if name != task: print(f"as {name}: {task} with the inputs scaled as the released networks saw them")
-        print(import_lmdb(source, out, get_task(name)))
+        store = import_lmdb(source, out, get_task(name))
+    print(store)
+    return int(bool(store.info['left_out']))        # not all that was asked for is there
 
 @command
 def _export(
@@ -316,8 +333,9 @@ def _export(
     out:str,     # .parquet or .csv
 ):
     "Write the metrics of a store as a table."
-    from gpt_kit.networks.exports import write_table
+    from gpt_kit.networks.exports import check_table_place, write_table
     from gpt_kit.networks.store import Store
-    s = Store(store)
+    check_table_place(out, sources=(store,))
+    s = Store(store).verify()
     write_table(s, out)
     print(f"{out}: {s.R*s.S} checkpoints, {', '.join(s.metrics)}")

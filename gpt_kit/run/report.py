@@ -11,9 +11,11 @@ import re
 from pathlib import Path
 
 from ..networks.checks import UserError
-from ..networks.store import write_whole
+from ..networks.figures import write_scripts
+from ..networks.files import write_whole
 from .jobs import COURSE, FOLDERS, Job, all_jobs, read_log, read_or_empty, write_json
-from .pages import figures_html, lesson_body, outputs_of, page_html, prepare_notebook, render
+from .pages import check_pages, figures_html, lesson_body, made_here
+from .pages import outputs_of, page_html, prepare_notebook, render
 
 # %% ../../nbs/run/03_report.ipynb #summarize
 EVALUATION = 'gpt/evaluate'   # the job that leaves the figures of merit
@@ -134,7 +136,7 @@ starts.</p>{{ optimizer|safe }}{% endif %}
 {% for head, course in (('The course', True), ('Reference', False)) %}
 {% for lesson in lessons.values() if lesson.course == course %}
 {% if loop.first %}<h2>{{ head }}</h2><ol class="lessons">{% endif %}
-<li><a href="{{ lesson.page }}"><b>{{ lesson.title }}</b></a>
+<li><a href="{{ lesson.page|urlencode }}"><b>{{ lesson.title }}</b></a>
 <i>{{ lesson.line }}</i>{% if lesson.failed %} (failed){% endif %}</li>
 {% if loop.last %}</ol>{% endif %}
 {% endfor %}
@@ -148,7 +150,7 @@ def index_html(
     "The first page of a report."
     seconds, shown = {name: v for name, v in summary['seconds'].items() if name != 'total'}, {}
     if evaluated:
-        for what in ('alignment', 'optimizer'): shown[what] = figures_html(evaluated, what, f'{what}-figure')
+        for what in ('alignment', 'optimizer'): shown[what] = figures_html(evaluated, f'{what}-figure')
         shown['settings'] = outputs_of(evaluated, 'text/html', 'optimizer-run')
     body = render(INDEX, summary=summary, metrics=summary.get('prompt_alignment'), rows=summary_rows(summary),
                   number=number_text, title=column_title, units=METRIC_UNITS, lessons=lessons,
@@ -173,12 +175,14 @@ def write_report(
     notebooks:str|Path,  # folder with executed notebooks, as `gpt-kit run` leaves them
     out:str|Path,        # folder for the pages; made
 )->str:                  # the summary as text
-    "A page of every notebook, an index and summary.json. Raises UserError when nothing has run."
+    """A page of every notebook, an index and summary.json; our pages of notebooks that are gone are deleted.
+
+    Raises UserError when nothing has run, or a file there is not ours."""
     import nbformat
-    from plotly.offline import get_plotlyjs
     jobs, summary, out = executed_jobs(notebooks), summarize(notebooks), Path(out)
     nbs = {job.name: nbformat.read(job.path, 4) for job in jobs}
     lessons = {job.name: lesson_info(job, nbs[job.name]) for job in jobs}
+    check_pages(out, ['index.html', 'summary.json', *(lesson['page'] for lesson in lessons.values())])
     order, files = [None, *lessons.values(), None], {job.file for job in jobs}
     pages = {'index.html': index_html(summary, lessons, nbs.get(EVALUATION))}
     for job, before, lesson, after in zip(jobs, order, order[1:], order[2:]):
@@ -186,11 +190,12 @@ def write_report(
         body = FAILED*lesson['failed'] + lesson_body(prepare_notebook(nbs[job.name], folder, files))
         page = page_html(lesson['title'], body, depth=bool(folder), before=before, after=after)
         pages[lesson['page']] = page
+    out.mkdir(parents=True, exist_ok=True)
+    write_scripts(out)
     for room in ('', *FOLDERS):
-        for old in (out/room).glob('*.html'): old.unlink()
+        for old in filter(made_here, (out/room).glob('*.html')): old.unlink()
     for name, page in pages.items():
         (out/name).parent.mkdir(parents=True, exist_ok=True)
         write_whole(out/name, page.encode())
-    write_whole(out/'plotly.min.js', get_plotlyjs().encode())
     write_json(out/'summary.json', summary)
     return summary_text(summary)

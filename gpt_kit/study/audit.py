@@ -17,9 +17,10 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from ..gpt.evaluate import unseen_starts
+from ..gpt.noise import normal_noise
 from ..gpt.prompt import Prompter
 from ..gpt.train import TrainData
-from ..networks.collect import Recipe, checkpoint_steps, kept_rows
+from ..networks.collect import FREE_ORDERS, Recipe, checkpoint_steps, kept_rows
 from ..networks.distance import nearest_checkpoints, nearest_rows, split_neurons
 from ..networks.symmetry import align, permute
 from ..networks.tasks import Task, cross_entropy, error_percent
@@ -55,7 +56,7 @@ def train_from(
     starts:Tensor,   # (K, D)
     recipe:Recipe,   # of the store
     *,
-    order_seed:int=2**25, # of the minibatches; those of stores are below 2**24
+    order_seed:int=2*FREE_ORDERS, # of the minibatches; no store's, and none of lesson diversity
 )->Tensor:           # (K, S, D) the starts first
     "What the optimizer makes of some starts, saved at the moments that the recipe would save."
     n_steps, seeds = recipe.n_steps(task), list(range(len(starts)))
@@ -86,10 +87,10 @@ def pca_gaussian(
     seed:int=0,
 )->Tensor:              # (n, D)
     "A Gaussian in the sixteen directions in which rows vary most."
-    mean, g = rows.mean(0), torch.Generator().manual_seed(seed)
+    mean = rows.mean(0)
     _, s, axes = torch.linalg.svd(rows - mean, full_matrices=False)
     s, axes = s[:16], axes[:16]
-    return mean + torch.randn(n, len(s), generator=g)*s/max(1, len(rows) - 1)**.5 @ axes
+    return mean + normal_noise((n, len(s)), seed=seed)*s/max(1, len(rows) - 1)**.5 @ axes
 
 def baselines(
     layout:Layout,     # with one hidden layer
@@ -103,7 +104,7 @@ def baselines(
     "What can be had without a model."
     g, K, R = torch.Generator().manual_seed(seed), len(starts), len(last)
     pick, many = torch.randint(R, (K,), generator=g), torch.randint(R, (K, 16), generator=g)
-    noise = torch.randn(starts.shape, generator=g)
+    noise = normal_noise(starts.shape, seed=seed)
     as_far = distance.nan_to_num(0., 0.)[:, None]*noise/noise.norm(dim=1, keepdim=True)          # (K, D)
     aligned = align(layout, last, last[0])
     near = nearest_rows(layout, starts, first).index[:, 0]
@@ -135,7 +136,7 @@ def audit_sets(
     recipe = Recipe(**store.info['recipe'])
     sets = {'generated': ask(starts, ask.best, seed=seed).rows}
     for k, name in enumerate(('SGD, same start', 'SGD, other order')):
-        sets[name] = train_from(ask.task, starts, recipe, order_seed=2**25 + k)[:, -1]
+        sets[name] = train_from(ask.task, starts, recipe, order_seed=2*FREE_ORDERS + k)[:, -1]
     distance = nearest_checkpoints(store, sets['generated'], runs=data.runs).distance[:, 0]
     return sets | baselines(store.layout, *_first_and_last(data), starts, distance, seed=seed)
 
@@ -201,7 +202,7 @@ class Audit:
             for name in ('distance', 'truth'):
                 if name in measures: measures[name] = measures[name]/unit
         df = pd.DataFrame([dict(set=name) | _summary(measures) for name, measures in found.items()])
-        df = df.set_index('set').round(3)
+        df = df.set_index('set')
         df.attrs['points'] = {name: {m: v.tolist() for m, v in of.items()} for name, of in found.items()}
         return df
 

@@ -20,6 +20,7 @@ from ..gpt.prompt import Prompter
 from ..gpt.train import TrainData
 from ..networks.collect import Recipe
 from ..networks.distance import Nearest, nearest_checkpoints
+from ..networks.figures import figure_text
 from ..networks.store import Store
 from ..networks.symmetry import align
 from ..networks.tasks import Task
@@ -36,8 +37,8 @@ _FAMILIES = {  # colour -> how names of sets begin
     PURPLE: ('average', 'soup'), PALETTE['grey']: ('Gaussian', 'PCA'), RED: ('mean', 'another', 'most'),
     PALETTE['yellow']: 'fine'}
 _SYMBOLS = 'circle', 'square', 'diamond', 'triangle-up', 'cross', 'x', 'star'
-_NOVELTY = dict(distance='distance to the nearest training<br>network (1: theirs to each other)',
-               disagreement='disagreement with the nearest<br>training network in predictions (%)')
+_NOVELTY = dict(distance='distance to the nearest training\nnetwork (1: theirs to each other)',
+               disagreement='disagreement with the nearest\ntraining network in predictions (%)')
 
 def _look(name, used): # of a set: markers unlike those of the sets that are there
     colour = next((c for c, family in _FAMILIES.items() if name.startswith(family)), PALETTE['sky'])
@@ -50,7 +51,7 @@ def _novelty_buttons(fig, xs): # {measure: x of each trace}
     for name, label in dict(distance='in weights', disagreement='in predictions').items():
         axes = {}
         for n in fig.cells.values():
-            axes |= {f'xaxis{n}.title.text': _NOVELTY[name], f'xaxis{n}.autorange': True}
+            axes |= {f'xaxis{n}.title.text': figure_text(_NOVELTY[name]), f'xaxis{n}.autorange': True}
         buttons.append(dict(method='update', label=label, args=[dict(x=xs[name]), axes]))
     place = dict(direction='right', x=0, y=1.1, xanchor='left', yanchor='bottom')
     return dict(type='buttons', buttons=buttons, **place)
@@ -112,7 +113,7 @@ def draw_decisions(
     titles, C = {first: first}, task.layers[-1][2]
     for name in others:
         same = (said[name] == said[first]).float().mean()
-        titles[name] = f'{name}<br>says the same on {100*same:.0f} %'
+        titles[name] = f'{name}\nsays the same on {100*same:.0f} %'
     fig = Drawing([list(sets)], titles, height=400)
     scale = [(edge/C, _CLASS_COLOURS[c % 10]) for c in range(C) for edge in (c, c + 1)]
     look = dict(type='heatmap', x=xs.numpy(), y=ys.numpy(), zmin=-.5, zmax=C - .5, colorscale=scale,
@@ -233,8 +234,8 @@ def draw_neighbour_scores(
     studies:dict,  # name -> (label of the metric, frame as `neighbour_scores` makes it)
 )->Drawing:
     "Scores over prompts: as in the paper, and as we would have it."
-    strict = 'to its checkpoint as asked (%)<br>dotted: own run, training renumbered'
-    rows = {'nearer to own run (%)<br>dotted: start counted': ('score', 'start counted'),
+    strict = 'to its checkpoint as asked (%)\ndotted: own run, training renumbered'
+    rows = {'nearer to own run (%)\ndotted: start counted': ('score', 'start counted'),
             strict: ('only as asked', 'renumbered')}
     panels = [[f'{name}{i}' for name in studies] for i in range(2)]
     fig = Drawing(panels, {f'{name}0': name for name in studies}, height=720, space=.05)

@@ -22,7 +22,7 @@ from torch import Tensor
 from ..gpt.evaluate import optimizer_grid, unseen_starts
 from ..gpt.prompt import recursive
 from ..gpt.train import TrainData
-from ..networks.collect import OPTIMIZERS, optimize
+from ..networks.collect import FREE_ORDERS, OPTIMIZERS, optimize
 from ..networks.tasks import Metric, Task
 from ..networks.weights import measure
 from ..play.draw import BLUE, GREEN, INK, ORANGE, PALETTE, PURPLE, RED, Drawing, log_axis, points
@@ -53,7 +53,7 @@ def train_starts(
     at:int|None=None,  # look after so many steps (default: at the end)
 )->Tensor:             # (K, D)
     "What training makes of the starts, as the setting's collection trains."
-    for step, rows in s.world.recipe.optimize(s.task, starts, 10**6):
+    for step, rows in s.world.recipe.optimize(s.task, starts, FREE_ORDERS):
         if step == at: break
     return rows
 
@@ -130,7 +130,7 @@ def add_legend(fig:Drawing)->Drawing: # the same
 def draw_one_update(fig:Drawing, name:str, s:Setting, df:pd.DataFrame)->None:
     "What `compare_one_update` found, as bars with the standard deviation over starts."
     mean, std, colours = df['mean'], df['std'], [BAR_COLOURS[kind] for kind in df['kind']]
-    labels = [method.replace(' ', '<br>') + f'<br><b>{v:.3g}</b>' for method, v in mean.items()]
+    labels = [method.replace(' ', '\n') + f'\n{v:.3g}' for method, v in mean.items()]
     error = dict(type='data', array=std.clip(upper=1e6).tolist(), thickness=1.5, width=4)
     fig.add(name, dict(type='bar', x=labels, y=mean.clip(-1e6, 1e6).tolist(), error_y=error,
                        marker=dict(color=colours), hovertemplate='%{x}: %{y:.3g}<extra></extra>'))
