@@ -1,5 +1,6 @@
 "Folders of checkpoints as people keep them: read right, or refused by name; nothing is guessed."
 import json
+from argparse import Namespace
 
 import numpy as np, pytest, torch
 import torch.nn as nn
@@ -12,7 +13,7 @@ from gpt_kit.networks.store import Store
 from gpt_kit.networks.tasks import digits, mlp
 from gpt_kit.networks.weights import Layout, measure
 from gpt_kit.outside.folders import find_steps, import_folder, read_table
-from gpt_kit.outside.imports import DamagedRun
+from gpt_kit.outside.imports import DamagedRun, ImportedRun, StoreWriter, import_runs
 from test_imports import TINY, kit, tiny  # noqa: F401  (kit is a fixture)
 
 class Named(nn.Module):
@@ -45,7 +46,9 @@ MATCHED = [     # names, widths, right in a .safetensors file too?
     (('module.0', 'module.2', 'module.4'), SQUARE, True), (('model.0', 'model.2', 'model.4'), SQUARE, True),
     (('_orig_mod.net.0', '_orig_mod.net.2', '_orig_mod.net.4'), SQUARE, True),
     (('enc.0', 'enc.1', 'dec.0'), SQUARE, False), (('b.9.fc', 'b.10.fc', 'b.11.fc'), SQUARE, True),
-    (('body.0', 'body.2', 'head'), (12, 4, 4, 5), True)]
+    (('body.0', 'body.2', 'head'), (12, 4, 4, 5), True),
+    (('inp', 'up1', 'up2', 'out'), (12, 4, 4, 4, 5), False),
+    (('layer_1', 'layer_2', 'layer_10'), SQUARE, True)]
 
 @pytest.mark.parametrize('names, widths, sorted_too', MATCHED, ids=lambda v: '-'.join(v[:3]) if v and
                          isinstance(v, tuple) and isinstance(v[0], str) else None)
@@ -58,6 +61,15 @@ def test_the_same_network_or_none(names, widths, sorted_too, tmp_path):
     else:
         with pytest.raises(UserError, match='have the same shape, and .* sorted by name; save it with torch'):
             read_network(file, layout)
+
+@pytest.mark.parametrize('names, words', [
+    (('inp', 'up2', 'up1', 'out'), 'up1 and up2 have the same shape'),
+    (('fc3', 'fc2', 'fc1', 'fc0'), 'fc3, fc1, fc2, fc0 do not rise')])
+def test_layers_that_are_numbered_backwards(names, words, tmp_path):
+    "In a file that is sorted by name, counting upwards would exchange two of them."
+    widths = 12, 4, 4, 4, 5
+    file = save(Named(names, widths).state_dict(), tmp_path/'a.safetensors')
+    with pytest.raises(UserError, match=words): read_network(file, Layout(mlp(widths)))
 
 @given(st.data())
 def test_a_network_is_never_another_one(tmp_path_factory, data):
@@ -104,11 +116,13 @@ OFTEN = dict(epoch=3, model_state_dict=STATE, optimizer_state_dict=OPTIMIZER, lo
 WRAPPED = dict(model_state_dict=OFTEN,
                model=dict(model=STATE, optimizer=OPTIMIZER, metrics=dict(loss=torch.tensor(.3))),
                net=dict(net=STATE, acc=97.1), weights=dict(weights=STATE), lightning=LIGHTNING,
-               ema=dict(state_dict=STATE, ema=STATE), model_and_ema=dict(model=STATE, ema=STATE),
+               ema=dict(state_dict=STATE, ema=STATE),
+               example=dict(state_dict=STATE, best_acc=np.float64(.9), args=Namespace(lr=.1), n=np.int64(3)),
+               model_and_ema=dict(model=STATE, ema=STATE),
                net_and_ema=dict(ema=STATE, net=STATE), extra=STATE | {'act._extra_state': None})
 
 @pytest.mark.parametrize('name', WRAPPED)
-@pytest.mark.parametrize('ending', ['.pt', '.PTH', '.ckpt', '.bin'])
+@pytest.mark.parametrize('ending', ['.pt', '.PTH', '.ckpt', '.bin', '.pth.tar'])
 def test_a_state_dict_among_other_things(name, ending, tmp_path):
     torch.save(WRAPPED[name], tmp_path/f'a{ending}')
     assert torch.equal(read_network(tmp_path/f'a{ending}', Layout(tiny().layers)), flat(STATE))
@@ -119,6 +133,9 @@ def test_a_state_dict_among_other_things(name, ending, tmp_path):
     (dict(STATE, **{'module.a.weight': torch.zeros(4, 12).to_sparse()}), 'sparse, quantized or complex'),
     (dict(STATE, **{'module.a.weight': torch.zeros(4, 12, dtype=torch.complex64)}), 'complex'),
     (dict(STATE, **{'module.a.weight': torch.full((4, 12), float('nan'))}), 'not finite'),
+    (dict(STATE, **{'module.a.weight': torch.zeros(4, 12, dtype=torch.int8)}), 'numbers of type int8'),
+    *((STATE | {name: torch.zeros(3)}, f'holds {name} too, which changes')
+      for name in ('lora_A', 'a.weight_scale', 'zero_point', 'module.a.weight_mask', 'a.weight_g')),
     (dict(model=nn.Linear(2, 2)), 'is not run'), ([], 'does not hold a state_dict'), ({}, 'does not hold')])
 def test_what_is_no_network(what, words, tmp_path):
     torch.save(what, tmp_path/'a.pt')
@@ -150,7 +167,14 @@ STEPS = [   # names in the order of time, and their steps
     ('s1_acc97 s2_acc93', [1, 2]), ('s1 s2-v1', [1, 2]), ('last-step5', [5]),
     ('run0_s5 run1_s10', None), ('start middle end', None), ('step5 other-step5', None),
     ('a1 b2', None), ('epoch=1-step=100 epoch=1-step=100-v1', None),
-    ('checkpoint_0_200 checkpoint_1_100', None)]
+    ('checkpoint_0_200 checkpoint_1_100', None),
+    ('mlp_10epochs_95acc 20epochs_92acc', None),
+    ('10epochs_95acc 20epochs_92acc 30epochs_97acc', [10, 20, 30]),
+    ('mlp_100steps mlp_20_200steps', None), ('epoch1step5 epoch2step10', [5, 10]), ('model_seed0', [0]),
+    ('fold0_best_epoch7 fold1_best_epoch12 fold2_best_epoch9', None), ('adam_epoch5 sgd_epoch9', None),
+    ('model_seed0 model_seed1 model_seed2 model_seed3', None), ('bs32_epoch10 bs64_epoch20', None),
+    ('worker0_step0 worker1_step5', None), ('trial3-rank0 trial3-rank1', None),
+    ('bs32_epoch10_loss=0.5 bs32_epoch20', [10, 20]), ('seed3_10 seed3_20', [10, 20])]
 
 @pytest.mark.parametrize('names, steps', STEPS, ids=lambda v: v.split()[0] if isinstance(v, str) else None)
 def test_when_a_checkpoint_was_saved(names, steps):
@@ -158,13 +182,15 @@ def test_when_a_checkpoint_was_saved(names, steps):
     for mixed in (names, names[::-1], sorted(names)):
         if steps: assert list(find_steps(mixed).items()) == list(zip(names, steps))
         else:
-            with pytest.raises(DamagedRun, match='do not tell the order|tell the same'): find_steps(mixed)
+            words = 'not tell the order|tell the same|differ in more'
+            with pytest.raises(DamagedRun, match=words): find_steps(mixed)
 
 def test_copies_are_left_out():
     assert find_steps(['best', 'last', 'step1', 'step2']) == {'step1': 1, 'step2': 2}
     assert find_steps(['900', '1k', '1.5']) == {'900': 900, '1k': 1000}              # a fraction is no step
-    names = ['best_step2', 'step1', 'step2', 'final-step3']
-    assert find_steps(names) == {'step1': 1, 'step2': 2, 'final-step3': 3}
+    assert find_steps(['best_step2', 'step1', 'step2', 'final-step3']) == {'step1': 1, 'step2': 2}
+    assert find_steps(['best_epoch_17', 'epoch_5', 'epoch_20']) == {'epoch_5': 5, 'epoch_20': 20}
+    assert find_steps(['best_epoch1', 'best_epoch2']) == {'best_epoch1': 1, 'best_epoch2': 2}
 
 def rows_of(store): return [store.rows([r]*store.S, range(store.S)) for r in range(store.R)]
 
@@ -185,10 +211,13 @@ def test_names_beside_the_checkpoints(kit, tmp_path):
     save(network(99), tmp_path/'in/a/best.pt')
     for name in ('optimizer.pt', 'scheduler-10.pt', 'rng_state_0.pth', 'training_args.bin'):
         torch.save(OPTIMIZER, tmp_path/'in/b'/name)
+    for name in ('opt.pt', 'random_states_0.pt', 'sampler.bin', 'sched.pt'):
+        torch.save(OPTIMIZER, tmp_path/'in/a'/name)
     (tmp_path/'in/a/notes.txt').write_text('good ones')
     code, out, said = kit('import', 'folder', 'in', 'store', *TINY)
     assert code == 0 and len(said) == 2, said
-    assert 'optimizer.pt' in said[0] and 'training_args.bin' in said[0] and 'a/best.pt' in said[1]
+    assert 'opt.pt, optimizer.pt, random_states_0.pt' in said[0] and 'and 3 more' in said[0], said
+    assert 'a/best.pt' in said[1]
     store = Store(tmp_path/'store')
     assert store.steps.tolist() == [[1, 2, 10]]*2 and all(map(torch.equal, rows_of(store), rows))
 
@@ -202,6 +231,44 @@ def test_folders_of_one_checkpoint(tmp_path):
         store = import_folder(tmp_path/'in', tmp_path/'store', tiny(), progress=False)
     assert store.names == ['run0', 'run1'] and store.steps.tolist() == [[100, 200, 1000]]*2
     for there, saved in zip(rows_of(store), rows): assert torch.equal(there, saved[[0, 2, 1]])
+
+@pytest.mark.parametrize('name', ['{}', 'global_step{}', 'epoch_3_step_{}', 'checkpoint-epoch-{}',
+                                  'epoch={}-val_loss=0.2', 'ckpt_{}', 'model-{}'])
+def test_folders_whose_names_tell_a_step(name, tmp_path):
+    "And copies beside them are none of the run's."
+    rows = fill(tmp_path/'in/run0', (1, 2, 10), name=f'{name}/model.pt')
+    save(network(9), tmp_path/'in/run0/best/model.pt')
+    with pytest.warns(UserWarning, match='run0/best/model.pt'):
+        store = import_folder(tmp_path/'in', tmp_path/'store', tiny(), progress=False)
+    assert store.names == ['run0'] and store.steps.tolist() == [[1, 2, 10]]
+    assert torch.equal(rows_of(store)[0], rows)
+
+@pytest.mark.parametrize('name', ['seed_{}/model.pt', 'run{}/x.pt', '{}/best_epoch7.pt', '{}/step7.pth.tar'])
+def test_folders_of_one_network_that_are_runs(name, tmp_path):
+    fill(tmp_path/'in', (1, 2), name=name)
+    store = import_folder(tmp_path/'in', tmp_path/'store', tiny(), progress=False)
+    assert store.names == [name.format(s).split('/')[0] for s in (1, 2)] and store.S == 1
+
+def test_another_folder_with_the_same_names(kit, tmp_path):
+    "Its runs are others, and are not taken for those that are there; the same command again says nothing."
+    rows = fill(tmp_path/'in/a', (1, 2))
+    fill(tmp_path/'other/a', (1, 2), 7), fill(tmp_path/'other/b', (1, 2), 8)
+    assert kit('import', 'folder', 'in', 'store', *TINY)[0] == 0
+    for _ in range(2):
+        code, out, said = kit('import', 'folder', 'other', 'store', *TINY)
+        assert code == 1 and len(said) == 1 and 'run a is left out' in said[0], said
+        assert 'from another import; choose another store' in said[0]
+    assert kit('import', 'folder', 'other', 'store', *TINY)[0] == 1
+    store = Store(tmp_path/'store')
+    assert store.names == ['a', 'b'] and torch.equal(rows_of(store)[0], rows)
+
+def test_equal_names_within_one_import(tmp_path):
+    run = ImportedRun(np.zeros((2, 77), np.float32), [1, 2], np.zeros((2, 1)))
+    def bring_in():
+        writer = StoreWriter(tmp_path/'store', tiny(), source='here', metrics=['test_loss'], again='this')
+        return import_runs(writer, (pair for pair in [('a', lambda: run)]*2), progress=False)
+    with pytest.warns(UserWarning, match='run a is left out: another run of this import has that name'):
+        assert bring_in().R == 1
 
 def test_links_are_followed_once(tmp_path):
     "A run that is a link comes in; one that leads back, or to a run that is there, doesn't."
@@ -251,11 +318,23 @@ def test_tables_that_are_none(text, words, tmp_path):
     with pytest.raises(UserError, match=words) as e: read_table(file)
     assert str(file) in str(e.value) and '\n' not in str(e.value)
 
+@pytest.mark.parametrize('name, text', [('metrics.csv', 'epoch,step,train_loss\n0,9,0.5\n'),
+                                        ('metrics.json', '[{"epoch": 0}]'), ('metrics.json', '{"acc": 0.9}')])
+def test_another_programs_metrics(name, text, tmp_path):
+    "Lie in the folder and are left alone; given by --metrics they are no table."
+    fill(tmp_path/'in/run0', (1, 2))
+    (tmp_path/'in'/name).write_text(text)
+    with pytest.warns(UserWarning, match=f"left out, .*: {name}"):
+        store = import_folder(tmp_path/'in', tmp_path/'store', tiny(), progress=False)
+    assert 'test_error' in store.metrics
+    with pytest.raises(UserError, match='is no table of metrics'):
+        import_folder(tmp_path/'in', tmp_path/'x', tiny(), metrics=tmp_path/'in'/name, progress=False)
+
 def importing(kit, tmp_path, words):
     "Import what is in `in`, of which one run is left out: named, exit code 1, and the store is there."
     code, out, said = kit('import', 'folder', 'in', 'store', *TINY)
     assert code == 1 and any(w.startswith('gpt-kit: note: run ') and words in w for w in said), said
-    assert 'Store(store' in out
+    assert 'store: ' in out
     return Store(tmp_path/'store')
 
 @pytest.mark.parametrize('steps', [(1,), (1, 2, 3)])

@@ -331,7 +331,7 @@ def test_bad_folders(kit, tmp_path):
     assert 'cannot be read as a state_dict' in refused()
     torch.save(tiny().net.state_dict(), network)
     table.write_text('name,test_loss\na-0.pth,1')
-    assert 'is no table of metrics' in refused()
+    assert 'is no table of metrics' in refused('--metrics', 'in/metrics.csv')
     table.write_text('file,speed\na-0.pth,1')
     assert 'has none of the metrics' in refused()
     table.write_text('file,test_loss\nb-0.pth,1')

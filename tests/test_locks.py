@@ -13,6 +13,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 
 from gpt_kit.gpt.loop import TrainConfig
 from gpt_kit.gpt.model import GPT
@@ -279,6 +280,45 @@ def test_recorder_as_a_block(tmp_path):
         for step in range(2): record(net(step), step)
     assert Store(tmp_path/'s').names == ['first', '000001']
 
+def test_a_full_disk_costs_no_run(tmp_path):
+    "A limit on a file's size stands for a full disk: the run is kept, and end() can be called again."
+    import resource
+    record, limits = Recorder(tmp_path/'s', digits()), resource.getrlimit(resource.RLIMIT_FSIZE)
+    old = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    record(net(0), 0); record(net(1), 1)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (3000, limits[1]))
+        with pytest.raises(OSError, match='no space left'): record.end('a')
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, old)
+    record.end('a')
+    record.close()
+    assert Store(tmp_path/'s').names == ['a']
+
+def test_a_process_may_go_to_another_folder(tmp_path, monkeypatch):
+    "The lock of a store in the folder that it went to is left alone, and the run goes where it was meant to."
+    for name in ('here', 'there'): (tmp_path/name).mkdir()
+    monkeypatch.chdir(tmp_path/'here')
+    record = Recorder('s', digits())
+    monkeypatch.chdir(tmp_path/'there')
+    other = Recorder('s', digits())
+    record_run(record, 0)
+    record.close()
+    assert (tmp_path/'there'/'s'/'.gpt-kit.lock').exists() and Store(tmp_path/'here'/'s').R == 1
+    other.close()
+
+def test_files_of_others_in_place_of_a_store(tmp_path):
+    "Neither somebody's index nor somebody's shard is taken for ours, or replaced."
+    (tmp_path/'a').mkdir(); (tmp_path/'b').mkdir()
+    (tmp_path/'a'/'index.json').write_text('{"pages": []}')
+    save_file(dict(w=torch.zeros(3)), tmp_path/'b'/'shard-00000.safetensors')
+    before = contents(tmp_path)
+    for name, words in dict(a='not the index of a store', b='not a shard of a store').items():
+        with pytest.raises(UserError, match=words):
+            collect(digits(), tmp_path/name, 8, recipe=TINY, progress=False)
+    assert contents(tmp_path) == before
+
 def test_a_name_is_taken_once(tmp_path):
     "The run that is refused is not lost: it can be ended under another name."
     with Recorder(tmp_path/'s', digits()) as record:
@@ -340,6 +380,19 @@ def test_a_lab_deletes_only_what_it_made(tmp_path):
     assert contents(tmp_path/'c') == before | {f'{path.name}/photo.jpg': b'p'}
     assert Lab(tmp_path/'c', limit=0).trim() == []
 
+def test_a_lab_spares_the_state_of_what_it_uses(hold, tmp_path):
+    "A training that was interrupted goes on from its state, however full the cache is."
+    lab = Lab(tmp_path/'c', limit=0)
+    model = lab.path('m', dict(a=1), '.safetensors')
+    state = model.with_suffix('.training.safetensors')
+    state.write_bytes(b's')
+    assert lab.trim() == [] and state.exists()
+    lab.used.clear()
+    holder = hold(tmp_path/'c'/f'.{model.name}.gpt-kit.lock')
+    assert lab.trim() == [] and state.exists()
+    holder.kill(); holder.wait()
+    assert lab.trim() == [state.name]
+
 def test_a_lab_spares_what_is_being_made(hold, tmp_path):
     lab = Lab(tmp_path/'c', limit=0)
     file = lab.path('n', dict(a=1), '.json')
@@ -356,6 +409,11 @@ def test_a_store_is_deleted_file_by_file(tmp_path):
     collect(digits(), tmp_path/'t', 8, recipe=TINY, progress=False)
     delete_store(tmp_path/'t')
     assert not (tmp_path/'t').exists()
+
+def test_what_other_programs_leave_anywhere(tmp_path):
+    (tmp_path/'.DS_Store').write_bytes(b'd')
+    (tmp_path/'.ipynb_checkpoints').mkdir()
+    assert claim_folder(tmp_path) == claim_folder(tmp_path) == tmp_path
 
 def test_claim_folder_twice_at_once(tmp_path):
     claim_folder(tmp_path/'c'); (tmp_path/'c'/'x').touch(); claim_folder(tmp_path/'c')
@@ -391,6 +449,50 @@ def test_a_report_deletes_only_its_own_pages(tmp_path):
     mine.write_text('mine'); old.write_text(page_html('gone', ''))
     write_report(notebooks, out)
     assert mine.read_text() == 'mine' and not old.exists() and (out/'gpt'/'01_one.html').exists()
+
+def test_a_report_that_cannot_be_written_is_not_lost(tmp_path):
+    "The old pages stay until the new ones are there, and the next report goes on."
+    notebooks, out = run_folder(tmp_path/'nbs'), tmp_path/'site'
+    write_report(notebooks, out)
+    (out/'gpt'/'09_gone.html').write_text(page_html('gone', ''))
+    before = contents(out)
+    full = f'.index.html.{os.getpid()}.tmp'
+    (out/full).mkdir()                                                    # so the first page fails
+    with pytest.raises(OSError): write_report(notebooks, out)
+    assert contents(out) == before
+    (out/full).rmdir()
+    (out/'index.html').unlink()
+    write_report(notebooks, out)
+    assert set(contents(out)) == set(before) - {'gpt/09_gone.html'}
+
+def test_a_json_file_is_ours_by_what_it_says(tmp_path):
+    "Not by the index.html that lies beside it."
+    for write, name in ((write_report, 'summary.json'), (lambda _, out: write_gallery(out), 'verdicts.json')):
+        notebooks = out = run_folder(tmp_path/name)
+        write(notebooks, out)
+        (out/name).write_text('{"mine": 1}')
+        with pytest.raises(UserError, match='was not made by this gpt_kit'): write(notebooks, out)
+        assert (out/name).read_text() == '{"mine": 1}'
+
+# Notebooks that run
+
+def test_two_do_not_run_notebooks_into_one_folder(hold, tmp_path, capsys):
+    "The second is told who does; into another folder a notebook may run others itself."
+    import nbformat
+    inner, outer, out = tmp_path/'inner.ipynb', tmp_path/'outer.ipynb', tmp_path/'out'
+    run = ('from gpt_kit.run.jobs import job_of, run_jobs\n'
+           f'run_jobs([job_of({str(inner)!r})], {{}}, {str(tmp_path/"in")!r})')
+    for file, code in ((inner, '1'), (outer, run)):
+        first = nbformat.v4.new_code_cell('n: int = 1', metadata=dict(tags=['parameters']))
+        nbformat.write(nbformat.v4.new_notebook(cells=[first, nbformat.v4.new_code_cell(code)]), file)
+    holder = hold(out/'.gpt-kit.lock')
+    assert main(['run', str(outer), '--out', str(out)]) == 1
+    assert f'{out} is being written by process {holder.pid}' in capsys.readouterr().err
+    assert [f.name for f in out.iterdir()] == ['.gpt-kit.lock']
+    holder.kill(); holder.wait()
+    assert main(['run', str(outer), '--out', str(out)]) == 0
+    for folder, name in ((out, 'outer'), (tmp_path/'in', 'inner')):
+        assert {f.name for f in folder.iterdir()} == {'jobs.json', f'{name}.ipynb'}
 
 @pytest.mark.parametrize('name', ['index.html', 'verdicts.json', 'fig03.html', 'plotly.min.js'])
 def test_a_gallery_replaces_nothing_of_others(name, tmp_path):

@@ -319,6 +319,39 @@ def test_an_executed_notebook_is_replaced_when_the_new_one_has_run(tmp_path):
     said = [c.outputs[0].text for c in done.cells if c.id == 'c']
     assert said == ['3 True\n'] and {f.name for f in out.iterdir()} == {'one.ipynb', 'jobs.json'}
 
+@pytest.mark.parametrize('left', [None, '', '{"cells": [', '[]'])
+def test_what_papermill_left_half_written_replaces_nothing(left, tmp_path, monkeypatch):
+    "Stopped before it began, or while it wrote: nothing is left that would be in the way of the next run."
+    def stopped(file, *args, **options):
+        if left is not None: Path(file).write_text(left)
+        raise KeyboardInterrupt
+    quiet, nb = dict(progress=False, say=lambda text: None), notebook(tmp_path/'one.ipynb')
+    book, out = json.loads(nb.read_text()), tmp_path/'out'
+    book['metadata']['papermill'] = {}
+    monkeypatch.setattr('papermill.execute_notebook', stopped)
+    for old in (None, json.dumps(book)):
+        if old: (out/'one.ipynb').write_text(old)
+        for _ in range(2):
+            with pytest.raises(KeyboardInterrupt): run_jobs([job_of(nb)], {}, out, **quiet)
+        assert {f.name for f in out.iterdir()} == {'jobs.json'} | ({'one.ipynb'} if old else set())
+        assert old is None or (out/'one.ipynb').read_text() == old
+
+def test_a_log_that_is_damaged_is_not_replaced(kit, tmp_path):
+    nb, log = notebook(tmp_path/'one.ipynb'), tmp_path/'out'/'jobs.json'
+    log.parent.mkdir()
+    for text in (b'{"one": ', b'', b'\xff'):
+        log.write_bytes(text)
+        refused(kit('run', nb, '--out', log.parent), 'jobs.json is no log')
+        assert contents(log.parent) == {Path('jobs.json'): text}
+
+def test_refused_figures_write_no_gallery(kit, tmp_path):
+    "A notebook of somebody else's is in the way: the folder stays as it was."
+    notebook(tmp_path/'nbs'/'figures'/'fig01_c.ipynb')
+    notebook(tmp_path/'mine'/'fig01_c.ipynb')
+    before = contents(tmp_path)
+    refused(kit('figures', '--out', tmp_path/'mine'), 'no notebook that was run here')
+    assert contents(tmp_path) == before
+
 # What is suggested can be copied
 
 def suggested(err): return shlex.split(re.search(r'(gpt-kit [a-z].*)', err.partition('gpt-kit: ')[2])[1])

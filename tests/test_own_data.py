@@ -32,7 +32,7 @@ from gpt_kit.networks.exports import raw_module, write_network
 from gpt_kit.networks.layers import flat_layers, flat_state, read_layers
 from gpt_kit.networks.own_data import Standardize, as_classes, as_inputs
 from gpt_kit.networks.states import read_network
-from gpt_kit.networks.tasks import Task, classification, digits, digits_cnn, mlp
+from gpt_kit.networks.tasks import Metric, Task, classification, digits, digits_cnn, mlp
 from gpt_kit.networks.weights import Layout, as_module, forward, measure, start_rows, to_row
 from gpt_kit.pdiff.zoo import mlp3_task
 from gpt_kit.play.draw import Drawing, draw_predictions
@@ -419,3 +419,25 @@ def test_scalings_of_other_tasks():
         assert torch.equal(bytes_again, torch.tensor(p).flatten(1))
     assert torch.equal(mlp3_task().scaling.mean, digits().scaling.mean)
     assert Standardize(0., 2.)(torch.tensor([[3]])).item() == 1.5
+
+# What goes with the data
+
+def bring(**more): # a task of three classes with more said about it
+    data = torch.arange(24.).view(6, 4), torch.arange(6) % 3
+    return Task('t', mlp((4, 3, 3)), data, data, **more)
+
+@pytest.mark.parametrize('classes', [np.array(['a', 'b', 'c']), list(np.array([5, 7, 9])), ('x', 'y', 'z')])
+def test_names_of_classes_are_plain(classes):
+    assert bring(classes=classes).classes == np.asarray(classes).tolist()
+    json.dumps(bring(classes=classes).classes)
+
+@pytest.mark.parametrize('more, words', [
+    (dict(classes=['a']), 'a name for each of 3 outputs'),
+    (dict(scaling='minmax'), 'Standardize'),
+    (dict(scaling=Standardize(torch.zeros(4), torch.zeros(4))), 'above 0'),
+    (dict(scaling=Standardize(torch.zeros(3), torch.ones(3))), 'each of 4 inputs'),
+    (dict(loss=torch.nn.CrossEntropyLoss()), 'a number for each network'),
+    (dict(loss=lambda logits, y: logits.mean()), 'a number for each network'),
+    (dict(metrics=dict(m=Metric('m', '%', lambda logits, y: 1/0))), 'ZeroDivisionError')])
+def test_what_goes_with_the_data_has_to_fit(more, words):
+    with pytest.raises(UserError, match=words): bring(**more)

@@ -1,5 +1,7 @@
 "Asking a model: what is refused, what it is told when it is calibrated, and walks through noise."
-import pytest, torch
+import numpy as np
+import pytest
+import torch
 
 from gpt_kit.gpt.evaluate import unseen_starts
 from gpt_kit.gpt.load import load
@@ -51,3 +53,18 @@ def test_nothing_to_calibrate_on(shipped, starts):
     with pytest.raises(UserError, match='calibrate on others'): calibration(shipped, starts[:0])
 
 def test_latent_walk_has_frames_and_weights(): assert latent_walk(40, 24).shape == (24, 40)
+
+@pytest.mark.parametrize('given', [
+    dict(steps=[]), dict(steps=[999, 5000]), dict(steps=[999, -1]), dict(steps=[3, 9]), dict(update=-1),
+    dict(update=1.5), dict(seed=None), dict(prompt='many'), dict(prompt=None)])
+def test_questions_that_make_no_sense(given, ask, task):
+    rows = unseen_starts(task, 2)
+    with pytest.raises(UserError) as e: ask(rows, given.pop('prompt', 1.), **given)
+    assert '\n' not in str(e.value)
+
+def test_numbers_of_numpy(ask, task):
+    rows = unseen_starts(task, 1)
+    wanted = ask(rows, 1., steps=3, seed=2, metric=torch.tensor([2.])).rows
+    got = ask(rows.numpy(), np.float32(1), steps=np.int64(3), seed=np.int64(2), metric=np.float64(2)).rows
+    assert torch.equal(got, wanted)
+    with pytest.raises(UserError, match='one or more'): ask(rows[:0], 1.)

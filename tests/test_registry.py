@@ -3,6 +3,7 @@ import functools
 import hashlib
 import importlib
 import json
+import linecache
 import os
 import subprocess
 import sys
@@ -240,6 +241,8 @@ def made_of(**changes):
     X = torch.arange(24.).view(6, 4)
     options = dict(start=start, loss=near, metrics=dict(loss=Metric('loss', 'nats', near))) | changes
     return Task('any', mlp((4, 3, 2)), (X, [0, 1]*3), (X, [0, 1]*3), **options)
+class Smooth(torch.nn.CrossEntropyLoss):
+    def forward(self, z, y): return super().forward(z, y.expand(len(z), -1)).mean()*torch.ones(len(z))
 def within(limit): return lambda shape, fan_in, generator: limit*torch.ones(shape)
 
 ALONE, SPLIT = lambda s, f, g: torch.ones(s), lambda s, f, g: (
@@ -252,8 +255,8 @@ VARIANTS = dict(
     three=dict(start=functools.partial(start, factor=3.)),
     one=dict(start=within(1.)), held=dict(start=within(2.)),
     on_its_line=dict(start=ALONE), on_two_lines=dict(start=SPLIT), in_c=dict(start=torch.add),
-    object=dict(loss=torch.nn.CrossEntropyLoss()),
-    smooth=dict(loss=torch.nn.CrossEntropyLoss(label_smoothing=.1)), plain={})
+    object=dict(loss=Smooth()),
+    smooth=dict(loss=Smooth(label_smoothing=.1)), plain={})
 
 def test_every_function_counts():
     "No two of these tasks have the same fingerprint, and each has its own again when it is made again."
@@ -323,7 +326,96 @@ def test_the_same_in_every_process(tmp_path):
         words = [sys.executable, '-c', DIGEST, str(folder), networks]
         env = os.environ | dict(PYTHONHASHSEED=str(i))
         found = subprocess.run(words, capture_output=True, text=True, check=True, env=env)
-        assert found.stdout == '8bbdc8aef8d4\n'
+        assert found.stdout == '244cfe4e1a64\n'
+
+OWN = """
+import functools
+from collections import namedtuple
+from dataclasses import dataclass
+import numpy as np
+import torch
+
+class Cfg: smooth = .1
+class Base:
+    def scale(self): return 2.
+class Obj(Base):
+    def __init__(self, n=1.): self.n = n
+    @property
+    def twice(self): return self.n*2
+    @staticmethod
+    def shift(x): return x + 1
+    @functools.lru_cache
+    def kept(self): return self.again()
+    def again(self): return Obj
+    def __call__(self, z, y): return self.shift(z)*self.n*self.twice
+@dataclass(frozen=True, slots=True)
+class Slots: width: float = 3.
+class Net(torch.nn.Module):
+    def __init__(self, p=.5):
+        super().__init__()
+        self.p, self.linear, self.drop = p, torch.nn.Linear(2, 2), torch.nn.Dropout(.25)
+        for t in self.parameters(): t.data.fill_(1)
+    def forward(self, z, y): return self.drop(self.linear(z))*self.p
+
+@functools.lru_cache
+def cached(n): return 4*n
+def inner(x): return x - 5
+DEEP = {'a': [1, (6., {7, 8})], (1, 2): torch.tensor([9.]), 'array': np.array([10.]), 'function': inner}
+LARGE, PAIR = torch.ones(20_000), namedtuple('Pair', 'a b')(1, 11.)
+obj, slots, net = Obj(12.), Slots(), Net(.75)
+DEEP['itself'] = DEEP
+
+def with_class(z, y): return Cfg.smooth
+def with_cached(z, y): return cached(z)
+def with_deep(z, y, w=(13., inner)): return DEEP, LARGE, PAIR
+def with_object(z, y): return obj(z, y)
+def with_slots(z, y): return slots.width
+def with_net(z, y): return net(z, y)
+"""
+NAMES = ['Obj()', 'Net()', 'with_class', 'with_cached', 'with_deep', 'with_object', 'with_slots', 'with_net',
+         'obj.again', 'functools.partial(with_class, Cfg(), w=Obj())']
+CHANGES = [  # what the change is noticed in, and the change
+    ('Obj()', '+ 1', '+ 1.5'), ('Obj()', 'self.n*2', 'self.n*3'),
+    ('Obj()', 'return 2.', 'return 2.5'), ('Obj()', 'n=1.', 'n=1.5'),
+    ('Obj()', 'return self.again()', 'return 0'), ('with_class', 'smooth = .1', 'smooth = .2'),
+    ('with_cached', '4*n', '5*n'), ('with_deep', '6.', '6.5'), ('with_deep', '8}', '9}'),
+    ('with_deep', '[9.]', '[9.5]'), ('with_deep', '[10.]', '[10.5]'), ('with_deep', '11.', '11.5'),
+    ('with_deep', '13.', '13.5'), ('with_deep', 'x - 5', 'x - 6'), ('with_deep', '(1, 2)', '(1, 3)'),
+    ('with_deep', 'ones(20_000)', 'zeros(20_000)'), ('with_object', 'Obj(12.)', 'Obj(12.5)'),
+    ('with_object', '+ 1', '+ 1.5'), ('with_slots', '= 3.', '= 3.5'), ('with_net', '.75', '.8'),
+    ('with_net', 'fill_(1)', 'fill_(2)'), ('with_net', 'Dropout(.25)', 'Dropout(.3)'),
+    ('with_net', '(z))*self.p', '(z))+self.p'), ('Net()', 'p=.5', 'p=.6'),
+    ('obj.again', 'Obj(12.)', 'Obj(12.5)'), (NAMES[-1], 'n=1.', 'n=1.5')]
+
+def sources_of(text, names=NAMES, count=iter(range(10**6))):
+    "As a kernel runs it: in `__main__`, from a cell that is no file of a module."
+    file = f'/tmp/ipykernel_1/{next(count)}.py'
+    linecache.cache[file] = len(text), None, text.splitlines(True), file
+    space = dict(__name__='__main__')
+    exec(compile(text, file, 'exec'), space)
+    return {name: json.dumps(function_source(eval(name, space)), sort_keys=True) for name in names}
+
+def test_a_notebook_and_a_script_agree(tmp_path, monkeypatch):
+    "Classes, caches, containers and nets, and no name of the module that they stand in."
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path/'own2.py').write_text(OWN)
+    own = vars(importlib.import_module('own2'))
+    script = {name: json.dumps(function_source(eval(name, own)), sort_keys=True) for name in NAMES}
+    assert sources_of(OWN) == script and len(set(script.values())) == len(NAMES)
+    assert not any('own2' in text or '__main__' in text for text in script.values())
+
+@pytest.mark.parametrize('name, old, new', CHANGES)
+def test_what_is_within_counts(name, old, new):
+    assert old in OWN
+    before, after = (sources_of(text, [name]) for text in (OWN, OWN.replace(old, new)))
+    assert before == sources_of(OWN, [name]) and before != after
+
+def test_the_state_of_a_net_is_no_part_of_it():
+    "Whether it trains, and the hooks that somebody hung into it."
+    net = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Dropout())
+    before = function_source(net)
+    net.eval().register_forward_hook(print)
+    assert function_source(net) == before
 
 def test_without_a_source():
     "Functions written in C and by `exec` go by their names."

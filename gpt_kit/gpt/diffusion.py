@@ -10,6 +10,7 @@ __all__ = ['SCHEDULES', 'SOLVERS', 'linear_schedule', 'cosine_schedule', 'add_no
 import math
 from collections.abc import Callable
 from functools import partial
+from numbers import Integral
 from typing import NamedTuple
 
 import torch
@@ -123,6 +124,14 @@ def timesteps(
     for i in range(1, steps): js[i] = min(js[i], js[i - 1] - 1)        # all different,
     return [max(j, steps - 1 - i) for i, j in enumerate(js)]           # with room for those to come
 
+def _chosen_steps(ab, steps): # so many, or these
+    if isinstance(steps, Integral): return timesteps(ab, int(steps))
+    js = list(steps)
+    falling = all(isinstance(j, Integral) for j in js) and all(a > b for a, b in zip(js, js[1:]))
+    if js and falling and js[0] < len(ab) and js[-1] >= 0: return js
+    raise UserError(f"sampling steps {steps!r} cannot be taken; give their number, "
+                    f"or whole numbers that fall, from {len(ab) - 1} or less to 0 or more")
+
 def sample(
     denoise:Callable,                # (x (B, D), j (B,)) -> guess of the clean rows (B, D)
     noise:Tensor,                    # (B, D) standard normal, to begin with
@@ -139,7 +148,7 @@ def sample(
     solve = SOLVERS[check_choice('solver', solver, SOLVERS)]
     options = {} if eta is None else dict(eta=eta)
     fresh = fresh or partial(normal_noise, noise.shape)
-    js = timesteps(ab, steps) if isinstance(steps, int) else steps
+    js = _chosen_steps(ab, steps)
     shares = [ab[j] for j in js] + [torch.ones_like(ab[0])]
     x, past = noise, None
     for i, j in enumerate(js):

@@ -90,7 +90,9 @@ class Prompter:
 
     def check_prompt(self, prompt:float|Tensor, K:int)->Tensor: # (K,)
         "Raises UserError when a prompt is not a number, warns when it is outside of what was seen."
-        prompt = torch.as_tensor(prompt, dtype=torch.float32)
+        try: prompt = torch.as_tensor(prompt, dtype=torch.float32)
+        except (TypeError, ValueError, RuntimeError) as e:
+            raise UserError(f"a prompt has to be a number, not {prompt!r}") from e
         if prompt.ndim and prompt.shape not in ((1,), (K,)):
             raise UserError(f"{K} networks, but prompts of shape {tuple(prompt.shape)}; "
                             "give one prompt, or one for each")
@@ -106,7 +108,7 @@ class Prompter:
 
     def check_starts(self, rows:Tensor, metric:Tensor)->None:
         "Raises UserError when there is a network that cannot be a start."
-        self.layout.check(rows)
+        if not len(rows): raise UserError("there is no network to start from; give one or more")
         if not rows.isfinite().all():
             raise UserError("a starting network has weights that are not finite; start from another one")
         if len(metric) != len(rows):
@@ -158,9 +160,10 @@ class Prompter:
     )->Answer:
         "Networks with the metric we asked for, one update away from `rows` (G.pt, Section 4.2)."
         if not isinstance(steps, (list, tuple)): check_ranges(sampler_steps=steps)
-        check_ranges(seed=seed, eta=eta)
-        rows = self.layout.check(rows).detach()
+        check_ranges(seed=[seed], eta=eta, update=[update])
+        rows = self.layout.check(torch.as_tensor(rows)).detach()
         metric = self.measure(rows) if metric is None else torch.as_tensor(metric, dtype=torch.float32)
+        metric = metric.reshape(-1)                                     # (K,)
         self.check_starts(rows, metric)
         if noise is not None and noise.shape != rows.shape:
             raise UserError(f"networks of shape {tuple(rows.shape)}, but noise of {tuple(noise.shape)}; "

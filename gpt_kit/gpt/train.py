@@ -262,5 +262,5 @@ def train_gpt(
                       engine=engine, watch=watch and (lambda state: watch(state, about)))
         if engine.main:
             save_model(out, state.ema, dict(about, training=asdict(config), seconds=state.seconds))
-            file.unlink()
+            file.unlink(missing_ok=True)
     return history

@@ -85,6 +85,7 @@ RANGES = dict(
     sampler_steps=Range(1, 1000, 'number of steps of the sampler'),
     eta=Range(0, 1, 'share of fresh noise', False),
     updates=Range(1, 10_000, 'number of updates'),
+    update=Range(0, 2**22 - 2, 'number of an update'),
     starts=Range(1, 2**20, 'number of starts'),
     calibration_starts=Range(2, 2**20, 'number of starts to calibrate on'),
     start_seed=Range(0, 2**10 - 1, 'seed of unseen starts'),

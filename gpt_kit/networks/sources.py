@@ -8,6 +8,7 @@ __all__ = ['function_source']
 # %% ../../nbs/networks/13_sources.ipynb #imports
 import ast
 import functools
+import hashlib
 import inspect
 import json
 import math
@@ -31,7 +32,7 @@ def _tree(text): # parsed
     return ast.parse('if True:\n' + text if text[0].isspace() else text)   # some cannot be dedented
 
 @functools.cache                # looked for once: its file may be changed while the process lives
-def _text_in(code, file): # of a function's code or a class, None when it was not read from a source
+def _text_in(code, file): # of a function's code, None when it was not read from a source
     is_lambda = getattr(code, 'co_name', '') == '<lambda>'
     try:
         text = _lambda_text(code) if is_lambda else textwrap.dedent(inspect.getsource(code))
@@ -39,18 +40,30 @@ def _text_in(code, file): # of a function's code or a class, None when it was no
     except (OSError, TypeError, SyntaxError): return None
     return text
 
-def _text(f): # of a function or a class
+def _text(f): # of a function
     code = getattr(f, '__code__', f)            # its own, whatever it is a wrapper of
     return _text_in(code, getattr(code, 'co_filename', None))
 
 # %% ../../nbs/networks/13_sources.ipynb #source
-def _plain(v): # JSON-ready: a number, a text, a list of such; of anything else its name or its kind
-    array = hasattr(v, 'tolist') and isinstance(getattr(v, 'shape', None), tuple)    # or a tensor
-    if array and math.prod(v.shape) <= 10_000: v = v.tolist()
-    try: return json.loads(json.dumps(v, sort_keys=True))
-    except (TypeError, ValueError): pass
+def _name(v, home): # of a function or class, else of its kind; without its module where that is at home
     kind = v if hasattr(v, '__qualname__') else type(v)
-    return f"{kind.__module__}.{kind.__qualname__}"
+    module = getattr(kind, '__module__', None)
+    return kind.__qualname__ if module == home else f"{module}.{kind.__qualname__}"
+
+def _array_source(v): # its numbers, or a digest of very many
+    n = math.prod(v.shape)
+    if n <= 10_000: return _source(v.tolist(), None, [])
+    digest, flat = hashlib.sha256(), v.reshape(-1)
+    for i in range(0, n, 10_000): digest.update(repr(flat[i:i + 10_000].tolist()).encode())
+    return [list(v.shape), digest.hexdigest()]
+
+def _collection_source(v, home, seen): # of a dict, list, tuple or set
+    if isinstance(v, dict):
+        def key(k): return k if isinstance(k, str) else json.dumps(_source(k, home, seen), sort_keys=True)
+        return {key(k): _source(x, home, seen) for k, x in v.items()}
+    parts = [_source(x, home, seen) for x in v]
+    if isinstance(v, (set, frozenset)): parts.sort(key=functools.partial(json.dumps, sort_keys=True))
+    return parts
 
 def _used(f, text): # name -> what it stands for in a function
     nodes = list(ast.walk(_tree(text)))
@@ -63,30 +76,63 @@ def _used(f, text): # name -> what it stands for in a function
         except ValueError: pass                 # a name that is given its value later
     return {name: v for name, v in used.items() if not inspect.ismodule(v)}
 
-def _function_source(f, seen): # text, defaults and what it uses
+def _function_source(f, home, seen): # text, defaults and what it uses
     text = _text(f)
-    if text is None or f in seen: return _plain(f)
-    seen, parts = [*seen, f], {}
-    for name, v in _used(f, text).items():
-        ours = inspect.isfunction(v) and v.__module__ == f.__module__
-        parts[name] = _source(v, seen) if ours or isinstance(v, functools.partial) else _plain(v)
-    defaults = [_plain(v) for v in (f.__defaults__ or (), f.__kwdefaults__ or {})]
-    return [text, defaults, parts]
+    if text is None or home not in (None, f.__module__): return _name(f, home)
+    defaults = [f.__defaults__ or (), f.__kwdefaults__ or {}]
+    return [text, *_source([defaults, _used(f, text)], f.__module__, seen)]
 
-def _source(f, seen):
-    if isinstance(f, functools.partial):
-        arguments = [_source(a, seen) for a in f.args]
-        named = {name: _source(a, seen) for name, a in f.keywords.items()}
-        return ['partial', _source(f.func, seen), arguments, named]
-    if inspect.ismethod(f): return [_source(f.__func__, seen), _source(f.__self__, seen)]
-    if inspect.isfunction(f): return _function_source(f, seen)
-    if hasattr(f, '__wrapped__'): return _source(f.__wrapped__, seen)          # as lru_cache makes it
-    if not callable(f) or hasattr(f, '__qualname__'): return _plain(f)      # a value; a class; written in C
-    values = {name: _plain(v) for name, v in getattr(f, '__dict__', {}).items()}
-    return [_text(type(f)) or _plain(type(f)), values]                         # an object that can be called
+def _at_home(c, home): # is a class written in Python, in the module that counts?
+    return isinstance(vars(c).get('__module__'), str) and home in (None, c.__module__)
+
+def _members(c): # name -> function or value; no text: what Python itself puts into a class
+    members = {}
+    for name, v in vars(c).items():
+        if isinstance(v, property): v = [v.fget, v.fset]
+        v = getattr(v, 'func', v) if isinstance(v, functools.cached_property) else getattr(v, '__func__', v)
+        if not name.startswith('__') or inspect.isfunction(v) and _text(v): members[name] = v
+    return members
+
+def _class_source(c, home, seen): # its name, what it inherits from, its functions and values
+    if not _at_home(c, home): return _name(c, home)
+    return [c.__qualname__, *_source([c.__bases__, _members(c)], c.__module__, seen)]
+
+def _attributes(v): # name -> value
+    slots = [name for c in type(v).__mro__ for name in vars(c).get('__slots__', ())]
+    return {name: getattr(v, name) for name in [*getattr(v, '__dict__', {}), *slots] if hasattr(v, name)}
+
+def _net_source(v, home, seen): # of PyTorch's modules: all numbers, and of each part its class and settings
+    parts = {}
+    for name, part in v.named_modules():
+        settings = {k: x for k, x in vars(part).items() if not k.startswith('_') and k != 'training'}
+        parts[name] = [type(part), settings]
+    return _source([dict(v.state_dict()), parts], home, seen)
+
+def _object_source(v, home, seen): # its class and its values
+    inner = home or type(v).__module__
+    if hasattr(v, 'state_dict') and hasattr(v, 'named_modules') and not inspect.isclass(v):
+        return _net_source(v, inner, seen)
+    called = callable(v) and not hasattr(v, '__qualname__')
+    if not (called or _at_home(type(v), home)): return _name(v, home)
+    return _source([type(v), _attributes(v)], inner, seen)
+
+def _source(v, home, seen): # home: the module whose functions and classes count by text; None: its own
+    if v is None or isinstance(v, (int, float, str)): return json.loads(json.dumps(v))
+    if isinstance(v, (complex, bytes)): return repr(v)
+    if hasattr(v, 'tolist') and isinstance(getattr(v, 'shape', None), tuple): return _array_source(v)
+    if any(v is other for other in seen): return _name(v, home)         # it stands within itself
+    seen = [*seen, v]
+    if isinstance(v, (dict, list, tuple, set, frozenset)): return _collection_source(v, home, seen)
+    if isinstance(v, functools.partial):
+        return ['partial', *_source([v.func, v.args, v.keywords], home, seen)]
+    if inspect.ismethod(v): return _source([v.__func__, v.__self__], home, seen)
+    if inspect.isfunction(v): return _function_source(v, home, seen)
+    if inspect.isclass(v): return _class_source(v, home, seen)
+    if hasattr(v, '__wrapped__'): return _source(v.__wrapped__, home, seen)         # as lru_cache makes it
+    return _object_source(v, home, seen)
 
 def function_source(
     f,        # a function, lambda, partial or any other object that can be called; or None
 )->list|str|dict|None: # JSON-ready, the same in every process; its module and name if it has no source
-    "What makes a function what it is: its text, and the plain values and functions beside it that it uses."
-    return _source(f, [])
+    "What makes a function what it is: its text, and the values, functions and classes that it uses."
+    return _source(f, None, [])

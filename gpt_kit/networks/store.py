@@ -48,7 +48,9 @@ def read_index(
         raise UserError(f"there is no store in {path}; make one with: {command_text('collect', path)}")
     advice = 'delete it and collect again'
     index = read_json_file(file, dict, advice)
-    if index.get('version') != VERSION:
+    if 'version' not in index:
+        raise UserError(f"{file} is not the index of a store; choose another folder")
+    if index['version'] != VERSION:
         again = index.get('again', command_text('collect', path, '--task', index.get('task')))
         raise UserError(f"{file} has format version {index.get('version')}, but this gpt_kit reads version "
                         f"{VERSION}; delete {path} and make it anew with: {again}")
@@ -63,6 +65,12 @@ def lock_store(
     "For who writes to a store. Raises UserError when another one does."
     return WriteLock(Path(path)/'.gpt-kit.lock', f'the store in {path}')
 
+def _check_shards(path): # without an index: they should be what a killed process left
+    for file in path.glob('shard-*.safetensors'):
+        if not {'weights', 'steps', 'seeds', 'moments'} <= set(memory_map(file)):
+            raise UserError(f"{file} is not a shard of a store; "
+                            "choose another folder, or move that file away")
+
 def open_index(
     path:str|Path,  # folder of the store, whose lock one has
     info:dict,      # what the store will hold; the keys of `MUST_AGREE` have to agree with what is there
@@ -72,6 +80,7 @@ def open_index(
     sweep(path, STORE_FILES)
     info = json.loads(json.dumps(dict(info, version=VERSION)))
     if not (path/'index.json').exists():
+        _check_shards(path)
         if not (path/JOURNAL).exists(): return dict(info, shards={})
         raise UserError(f"{path/JOURNAL} holds runs of a store whose index.json is gone; "
                         "choose another folder, or move that file away")

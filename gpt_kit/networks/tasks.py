@@ -21,10 +21,10 @@ import torch.nn.functional as F
 from sklearn.datasets import load_digits
 from torch import Tensor
 
-from .checks import UserError
+from .checks import UserError, check_ranges
 from .layers import build_net, layers_text, n_inputs, read_layers, shape_text
-from .own_data import (Standardize, as_classes, as_inputs, as_labels, check_parts,
-                                       split_sizes, standardize)
+from .own_data import (Standardize, as_classes, as_inputs, as_labels, check_classes,
+                                       check_measures, check_parts, check_scaling, split_sizes, standardize)
 from .sources import function_source
 
 # %% ../../nbs/networks/01_tasks.ipynb #metric
@@ -113,6 +113,9 @@ class Task:
         check_parts(self)
         self.layers = _layers(self.name, self.net, self.image)
         for split in self._splits(): setattr(self, split, self._checked(split, getattr(self, split)))
+        self.classes = check_classes(self.classes, self.layers[-1][2], f'task {self.name}')
+        check_scaling(self.scaling, n_inputs(self.layers), f'task {self.name}')
+        if not self.game: check_measures(self)
 
     def _splits(self): return [s for s in ('train', 'test', 'test2') if getattr(self, s) is not None]
 
@@ -143,7 +146,8 @@ class Task:
 
     @cached_property
     def fingerprint(self)->str: # 12 hex digits
-        "Tells tasks apart: a digest of layers, all data, the game, and the text of every function."
+        """Tells tasks apart: a digest of layers, all data, the game, and the text of every function.
+        What such a function uses from another module counts by its name only."""
         metrics = {name: [m.minimize, function_source(m.fn)] for name, m in self.metrics.items()}
         functions = [function_source(f) for f in (self.loss, self.start, self.augment)]
         about = [self.layers, metrics, functions, repr(self.game)]
@@ -184,7 +188,8 @@ def classification(
     y, classes = as_classes(y, f'task {name}: labels', _layers(name, net, image)[-1][2])
     if len(X) != len(y):
         raise UserError(f"task {name}: X has {len(X)} rows but y has {len(y)} labels; they must pair up")
-    order = torch.randperm(len(X), generator=torch.Generator().manual_seed(seed))
+    check_ranges(seed=[seed])
+    order = torch.randperm(len(X), generator=torch.Generator().manual_seed(int(seed)))
     train, test, test2 = order.tensor_split([n_train, n_train + n_test])
     scaling = standardize(X[train], f'task {name}')
     splits = [(scaling(X[ix]), y[ix]) for ix in (train, test, test2)]

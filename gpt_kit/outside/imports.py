@@ -107,7 +107,8 @@ class StoreWriter:
         about = [known[check_choice('metric', m, known)] for m in metrics]
         how = again or f'the program that recorded {path}'
         info.update(recipe=dict(imported=source), metrics=about, again=how)
-        self.path, self.shard_bytes, self.lock = Path(path), shard_bytes, lock_store(path)
+        self.path, self.how, self.shard_bytes = Path(path), how, shard_bytes
+        self.lock = lock_store(path)
         try: self._open(info, again)
         except BaseException:
             self.close()
@@ -125,6 +126,7 @@ class StoreWriter:
         self.n_saves = next((s['saves'] for s in shards), None)
         self.number = 1 + max((-s['seeds'][1] for s in shards), default=0)  # of the next run
         self.waiting, self.size = {}, 0          # runs of the next shard, by name; bytes of their weights
+        self.added = set()                       # names that this writer put there
         self._read_journal()
 
     def _drop_damaged(self, again): # so that their runs come again
@@ -165,6 +167,8 @@ class StoreWriter:
         _check_run(run)
         if self.n_saves and len(run.steps) != self.n_saves:
             raise DamagedRun(f"it has {len(run.steps)} checkpoints, and the others have {self.n_saves}")
+        if self.how != self.index['again']: self.index.setdefault('added_by', {})[name] = self.how
+        self.added.add(name)
         tensors = _run_tensors(run, self.number)
         if at_once:
             self._write_index(anew=False)
@@ -175,6 +179,12 @@ class StoreWriter:
     def _flush_if_full(self): # when one more, which is as large as the others, would not fit
         n = len(self.waiting)
         if n and self.size*(n + 1) > self.shard_bytes*n: self.flush()
+
+    def check_ours(self, name:str)->None: # of a run that is there
+        "Raises DamagedRun when it is another one: of another import, or of this one and just put there."
+        if name in self.added: raise DamagedRun("another run of this import has that name; rename one")
+        if self.index.get('added_by', {}).get(name, self.index['again']) == self.how: return
+        raise DamagedRun("the store has a run of that name from another import; choose another store")
 
     def flush(self)->None:
         "Write what waits as a shard, after which the journal is no longer needed."
@@ -212,8 +222,9 @@ def import_runs(
     left_out = {}
     with closing(writer), closing(runs):                            # what they have open, whatever happens
         for name, read in tqdm(runs, total=n, unit='run', desc='import', disable=not progress):
-            if name in writer.names: continue
-            try: writer.add(name, read())
+            try:
+                if name in writer.names: writer.check_ours(name)
+                else: writer.add(name, read())
             except DamagedRun as e: left_out[name] = str(e)
         if not writer.names:
             if not left_out: raise UserError("no runs were found")
@@ -232,6 +243,7 @@ class Recorder:
         task:Task,      # that the networks are trained for
     ):
         self.task, self.layout, self.metrics = task, Layout(task.layers), metric_names(task)
+        path = Path(path).absolute()            # the process may go to another folder
         self.writer = StoreWriter(path, task, source='recorder', metrics=self.metrics)
         self.rows, self.steps = [], []
 
@@ -259,10 +271,18 @@ class Recorder:
             raise UserError(f"there is a run {name!r} in {self.writer.path} already; "
                             "end this one under another name")
         if name is None: name = next(n for n in map('{:06d}'.format, count(len(names))) if n not in names)
-        rows, steps = torch.stack(self.rows), self.steps
-        self.rows, self.steps = [], []
-        run = ImportedRun(rows.numpy(), steps, measure_metrics(self.task, rows, self.metrics))
-        self.writer.add(name, run, at_once=True)
+        rows = torch.stack(self.rows)
+        run = ImportedRun(rows.numpy(), self.steps, measure_metrics(self.task, rows, self.metrics))
+        try: self.writer.add(name, run, at_once=True)
+        except OSError: # a full disk: what is not on it is kept, so that end() can be tried again
+            if name in names: self._forget()
+            raise
+        except DamagedRun:
+            self._forget()
+            raise
+        self._forget()
+
+    def _forget(self): self.rows, self.steps = [], []
 
     def _check_open(self):
         if self.writer.lock.close.alive: return
@@ -270,7 +290,7 @@ class Recorder:
 
     def close(self)->None:
         "Let others write to the store. A run that has not ended is not kept."
-        self.rows, self.steps = [], []
+        self._forget()
         self.writer.close()
 
     def __enter__(self)->'Recorder': return self

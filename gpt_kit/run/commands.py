@@ -80,12 +80,13 @@ def _figures(
 ):
     "Make the papers' figures again, each with a verdict; ends in index.html and verdicts.json."
     from gpt_kit.run.gallery import write_gallery
-    from gpt_kit.run.jobs import run_jobs
-    jobs, verdicts = _figure_jobs(notebooks), {}
+    from gpt_kit.run.jobs import NotebookError, run_jobs
+    jobs = _figure_jobs(notebooks)
     try: run_jobs(jobs, given_parameters(jobs, p, file), out, again=again, chained=False)
-    finally:
-        if list(Path(out).glob('*.ipynb')): verdicts = write_gallery(out)
-    for v in verdicts.values(): print(f"{v['verdict']:20} {v['name']:12} {v['paper']}")
+    except (NotebookError, KeyboardInterrupt):              # past its checks, so the folder is ours
+        if list(Path(out).glob('*.ipynb')): write_gallery(out)
+        raise
+    for v in write_gallery(out).values(): print(f"{v['verdict']:20} {v['name']:12} {v['paper']}")
     print(f"\n{Path(out)/'index.html'}; peak memory of one notebook {_peak_memory():.1f} GB")
 
 @command

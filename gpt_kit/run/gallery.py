@@ -16,7 +16,7 @@ from ..networks.checks import UserError
 from ..networks.figures import write_scripts
 from ..networks.files import write_whole
 from .jobs import read_log, read_or_empty, write_json
-from .pages import check_pages, figures_html, lesson_body, outputs_of
+from .pages import MADE_BY, check_pages, figures_html, lesson_body, outputs_of
 from .pages import page_html, prepare_notebook, render
 
 # %% ../../nbs/run/04_gallery.ipynb #verdict
@@ -173,5 +173,5 @@ def write_gallery(
         body = '<p><a href="index.html">All figures</a></p>' + lesson_body(prepare_notebook(nb))
         write_whole(folder/f'{stem}.html', page_html(stem, body).encode())
     kept = {stem: v and dict(v, seconds=seconds.get(stem)) for stem, v in verdicts.items()}
-    write_json(folder/'verdicts.json', kept)
+    write_json(folder/'verdicts.json', kept | MADE_BY)
     return {stem: v for stem, v in verdicts.items() if v}

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['FOLDERS', 'COURSE', 'TEXT_BARS', 'Job', 'job_of', 'reading_order', 'all_jobs', 'find_jobs', 'read_parameter_file',
            'package_files', 'run_key', 'read_or_empty', 'write_json', 'read_log', 'NotebookError', 'failure_text',
-           'find_failure', 'LiveBar', 'own_kernel', 'execute', 'run_jobs']
+           'find_failure', 'was_run', 'LiveBar', 'own_kernel', 'execute', 'run_jobs']
 
 # %% ../../nbs/run/02_jobs.ipynb #imports
 import hashlib
@@ -20,7 +20,7 @@ from typing import NamedTuple
 from tqdm import tqdm
 
 from ..networks.checks import UserError, check_output, closest
-from ..networks.files import write_whole
+from ..networks.files import WriteLock, write_whole
 from .parameters import check_parameters, read_notebook, read_yaml, with_parameters
 
 # %% ../../nbs/run/02_jobs.ipynb #find-jobs
@@ -131,7 +131,9 @@ def read_log(
 )->dict:  # name of a job -> {file, key, seconds, at}; the key is None when it has to run again
     "What has run in a folder, {} when nothing has. Raises UserError when a file of somebody else's is there."
     file, entries = Path(out_dir)/'jobs.json', {'file', 'key', 'seconds'}
-    log = read_or_empty(file)
+    try: log = json.loads(file.read_text())
+    except (FileNotFoundError, NotADirectoryError): return {}
+    except ValueError: log = None                            # not ours, which is written whole
     ours = isinstance(log, dict) and all(isinstance(e, dict) and entries <= set(e) for e in log.values())
     if ours: return log
     raise UserError(f"{file} is no log of jobs that have run; choose another folder, or delete it")
@@ -186,6 +188,13 @@ def find_failure(
 TEXT_BARS = ("import os, sys; sys.modules['tqdm.notebook'] = None; "     # what a kernel runs first
              "os.environ['TQDM_MININTERVAL'] = '.5'")
 
+def was_run(
+    notebook:str|Path,
+)->bool:
+    "Is this a whole notebook that papermill has run, or begun to?"
+    there = read_or_empty(notebook)
+    return isinstance(there, dict) and 'papermill' in there.get('metadata', {})
+
 class LiveBar:
     "Passes on the last line of a bar that runs inside a notebook."
     def __init__(self, show:bool):
@@ -229,7 +238,8 @@ def execute(
     except Exception as e: raise find_failure(str(path), output, running, e) from e
     finally:
         live.bar.close()
-        os.replace(running, output)
+        if was_run(running): os.replace(running, output)
+        else: running.unlink(missing_ok=True)
 
 # %% ../../nbs/run/02_jobs.ipynb #run-jobs
 def _announce(jobs, todo, log, say):
@@ -250,7 +260,7 @@ def _check_places(jobs, out_dir): # before anything runs
             raise UserError(f"{places[job.file]} and {job.path} would both be written to {file}; "
                             "run them one at a time, with another --out")
         places[job.file] = job.path
-        if file.exists() and 'papermill' not in read_or_empty(file).get('metadata', {}):
+        if file.exists() and not was_run(file):
             raise UserError(f"{file} is there and no notebook that was run here; choose another --out")
 
 def run_jobs(
@@ -263,26 +273,30 @@ def run_jobs(
     say=print,                # called with each line there is to say
     chained:bool=True,        # a job reads what earlier ones made: what follows one that runs has to run too
 )->dict:                      # the log, as `read_log`
-    "Check all parameters, then run jobs in turn. Raises UserError, or NotebookError at the first failure."
-    out_dir, log, todo = Path(out_dir), read_log(out_dir), []
+    """Check all parameters, then run jobs in turn.
+
+    Raises UserError, also when another one runs notebooks into this folder, or NotebookError at the first
+    failure."""
+    out_dir = check_output(out_dir, folder=True)
     if progress is None: progress = sys.stderr.isatty()
-    _check_places(jobs, out_dir)
-    checked = {job: check_parameters(job.path, parameters.get(job.name, {})) for job in jobs}
-    keys = {job: run_key(job.path, p) for job, p in checked.items()}
-    out_dir.mkdir(parents=True, exist_ok=True)
-    for job in jobs:
-        done = log.get(job.name, {}).get('key') == keys[job] and (out_dir/job.file).exists()
-        if again or not done or chained and todo: todo.append(job)
-    _announce(jobs, todo, log, say)
-    for job in todo:
-        for name, entry in log.items():                      # what this job may change has to run again
-            later = reading_order(entry['file']) >= reading_order(job.file)
-            if name == job.name or chained and later: entry['key'] = None
-        write_json(out_dir/'jobs.json', log)
-        t = time.perf_counter()
-        execute(job.path, out_dir/job.file, checked[job], progress=progress)
-        seconds, now = round(time.perf_counter() - t, 1), time.strftime('%Y-%m-%d %H:%M')
-        log[job.name] = dict(file=job.file, key=keys[job], seconds=seconds, at=now)
-        write_json(out_dir/'jobs.json', log)
-        say(f"{job.name} took {seconds:.0f} s")
-    return log
+    with WriteLock(out_dir/'.gpt-kit.lock', f'the folder {out_dir}'):
+        log, todo = read_log(out_dir), []
+        _check_places(jobs, out_dir)
+        checked = {job: check_parameters(job.path, parameters.get(job.name, {})) for job in jobs}
+        keys = {job: run_key(job.path, p) for job, p in checked.items()}
+        for job in jobs:
+            done = log.get(job.name, {}).get('key') == keys[job] and (out_dir/job.file).exists()
+            if again or not done or chained and todo: todo.append(job)
+        _announce(jobs, todo, log, say)
+        for job in todo:
+            for name, entry in log.items():                      # what this job may change has to run again
+                later = reading_order(entry['file']) >= reading_order(job.file)
+                if name == job.name or chained and later: entry['key'] = None
+            write_json(out_dir/'jobs.json', log)
+            t = time.perf_counter()
+            execute(job.path, out_dir/job.file, checked[job], progress=progress)
+            seconds, now = round(time.perf_counter() - t, 1), time.strftime('%Y-%m-%d %H:%M')
+            log[job.name] = dict(file=job.file, key=keys[job], seconds=seconds, at=now)
+            write_json(out_dir/'jobs.json', log)
+            say(f"{job.name} took {seconds:.0f} s")
+        return log

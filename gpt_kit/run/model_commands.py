@@ -216,16 +216,17 @@ def _calibrate(
     "Find out what a trained model gives for what it is told, so that prompts mean what they say."
     from gpt_kit.gpt.load import model_file
     from gpt_kit.gpt.prompt import calibration
-    from gpt_kit.gpt.train import prepare_data
+    from gpt_kit.gpt.train import lock_training, prepare_data
     from gpt_kit.networks.store import Store, read_tensors, write_tensors
     check_ranges(calibration_starts=starts)
     file = check_output(model_file(model), sources=(store,))
-    ask = _load(model, device, task)
-    there = ask.same_task(Store(store)).verify()
-    runs = prepare_data(there, f'test_{ask.metric}').runs[:starts]
-    curve = calibration(ask, there.rows(runs, 0*runs))
-    tensors, info = read_tensors(file, 'model')
-    write_tensors(file, tensors, dict(info, calibration=curve))
+    with lock_training(file):
+        ask = _load(model, device, task)
+        there = ask.same_task(Store(store)).verify()
+        runs = prepare_data(there, f'test_{ask.metric}').runs[:starts]
+        curve = calibration(ask, there.rows(runs, 0*runs))
+        tensors, info = read_tensors(file, 'model')
+        write_tensors(file, tensors, dict(info, calibration=curve))
     told, given = (', '.join(f'{1 - share:.0%}' for share in curve[k][::9]) for k in ('told', 'given'))
     print(f"{model}: told to go {told} of the way from a start to the best in the data, it goes {given}, "
           f"mean of {len(runs)} starts; from now on prompts are corrected by this curve")

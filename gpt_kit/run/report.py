@@ -14,7 +14,7 @@ from ..networks.checks import UserError
 from ..networks.figures import write_scripts
 from ..networks.files import write_whole
 from .jobs import COURSE, FOLDERS, Job, all_jobs, read_log, read_or_empty, write_json
-from .pages import check_pages, figures_html, lesson_body, made_here
+from .pages import MADE_BY, check_pages, figures_html, lesson_body, made_here
 from .pages import outputs_of, page_html, prepare_notebook, render
 
 # %% ../../nbs/run/03_report.ipynb #summarize
@@ -192,10 +192,10 @@ def write_report(
         pages[lesson['page']] = page
     out.mkdir(parents=True, exist_ok=True)
     write_scripts(out)
-    for room in ('', *FOLDERS):
-        for old in filter(made_here, (out/room).glob('*.html')): old.unlink()
     for name, page in pages.items():
         (out/name).parent.mkdir(parents=True, exist_ok=True)
         write_whole(out/name, page.encode())
-    write_json(out/'summary.json', summary)
+    write_json(out/'summary.json', summary | MADE_BY)
+    for old in (page for room in ('', *FOLDERS) for page in (out/room).glob('*.html')):
+        if made_here(old) and old.relative_to(out).as_posix() not in pages: old.unlink()
     return summary_text(summary)

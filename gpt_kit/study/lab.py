@@ -86,6 +86,9 @@ def _bytes(path): # of a file or a folder
     files = path.rglob('*') if path.is_dir() else [path]
     return sum(f.stat().st_size for f in files if f.is_file())
 
+def _owner(path): # the name of what it is, or of the model whose training it is the state of
+    return path.name.replace('.training.safetensors', '.safetensors')
+
 class Lab:
     "A folder of stores, models and results, each under a digest of all that made it."
     def __init__(self,
@@ -134,7 +137,7 @@ class Lab:
 
     def _delete(self, path): # unless somebody is making it: then False
         try:
-            with self.making(path, wait=False):
+            with self.making(path.with_name(_owner(path)), wait=False):
                 if path.is_dir(): delete_store(path)
                 else: path.unlink(missing_ok=True)
         except UserError: return False
@@ -148,7 +151,7 @@ class Lab:
         total, gone = sum(size for _, size, _ in there), []
         for _, size, p in there:
             if total <= self.limit: break
-            if p.name in self.used or not self._delete(p): continue
+            if _owner(p) in self.used or not self._delete(p): continue
             total -= size
             gone.append(p.name)
         return gone
