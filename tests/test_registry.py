@@ -389,7 +389,7 @@ CHANGES = [  # what the change is noticed in, and the change
 
 def sources_of(text, names=NAMES, count=iter(range(10**6))):
     "As a kernel runs it: in `__main__`, from a cell that is no file of a module."
-    file = f'/tmp/ipykernel_1/{next(count)}.py'
+    file = f'ipykernel_1/{next(count)}.py'
     linecache.cache[file] = len(text), None, text.splitlines(True), file
     space = dict(__name__='__main__')
     exec(compile(text, file, 'exec'), space)

@@ -243,8 +243,8 @@ class Recorder:
         task:Task,      # that the networks are trained for
     ):
         self.task, self.layout, self.metrics = task, Layout(task.layers), metric_names(task)
-        path = Path(path).absolute()            # the process may go to another folder
         self.writer = StoreWriter(path, task, source='recorder', metrics=self.metrics)
+        self.writer.path = Path(path).absolute()        # the process may go to another folder
         self.rows, self.steps = [], []
 
     def __call__(self,
