@@ -24,14 +24,14 @@ $(READY): settings.ini constraints.txt setup.py
 	@touch $@
 
 LESSONS = networks/tasks networks/weights networks/collect networks/symmetry gpt/diffusion gpt/tokens gpt/model gpt/train \
-          gpt/prompt gpt/evaluate play/landscape play/widgets
+          gpt/prompt gpt/why gpt/evaluate play/landscape play/widgets
 
 run: $(READY) ## the course without its last two lessons, with the sizes of nbs/run.yaml; ends in build/report/index.html
-	@echo "The course takes about 11 minutes on two cores and 1.4 GB of disk (make clean gives it back). Interrupt it when you like; make run goes on."
+	@echo "The course takes about 12 minutes on two cores and 1.4 GB of disk (make clean gives it back). Interrupt it when you like; make run goes on."
 	@$(BIN)/gpt-kit run $(LESSONS) -f nbs/run.yaml
 	@$(BIN)/gpt-kit report
 
-test: $(READY) ## all tests, side by side, then those that want to be alone: the widgets in Chromium (BROWSER=no make test leaves these out)
+test: $(READY) ## all tests, side by side, then those that want to be alone: the widgets in Chromium (BROWSER=no make test leaves the browser out)
 	@$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadgroup -m "not alone"
 	@$(BIN)/python -m pytest -m alone
 

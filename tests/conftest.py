@@ -6,14 +6,13 @@ import math
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import settings
 
+from forked import run_command
 from gpt_kit.gpt.load import load
 from gpt_kit.gpt.model import GPT
 from gpt_kit.gpt.loop import TrainConfig
@@ -69,12 +68,8 @@ def ask(model_file): return load(model_file)
 
 @pytest.fixture(scope='session')
 def gpt_kit():
-    "Run a command: `gpt_kit('evaluate', file, '--starts', 2)` gives exit code, stdout and stderr."
-    def run(*args, **kw):
-        words = [sys.executable, '-m', 'gpt_kit.run.commands', *map(str, args)]
-        env = os.environ | dict(PYTHONPATH=str(ROOT))
-        return subprocess.run(words, capture_output=True, text=True, timeout=300, env=env, **kw)
-    return run
+    "As `gpt_kit('evaluate', file, '--starts', 2)`, in a process of its own: exit code, stdout and stderr."
+    return run_command
 
 @pytest.fixture
 def run_here(monkeypatch):

@@ -1,16 +1,18 @@
 """Many machines, tried on one: Ray with two workers gives the bits of one process, also when one is killed;
 two processes train as one does."""
-import hashlib, json, os, signal, subprocess, sys, threading, time
+import hashlib, json, os, signal, socket, subprocess, sys, threading, time
 from pathlib import Path
 
 import psutil, pytest, torch
 from safetensors.torch import load_file
 
+from forked import forked
 from gpt_kit.gpt.model import GPT
 from gpt_kit.gpt.loop import TrainConfig
 from gpt_kit.gpt.train import prepare_data, train_gpt
 from gpt_kit.networks.checks import UserError
 from gpt_kit.networks.collect import SHARD, Recipe, collect
+from gpt_kit.networks.store import Store
 from gpt_kit.networks.tasks import digits
 from gpt_kit.outside import cluster
 from gpt_kit.outside.cluster import ray_shards, start_ray
@@ -146,29 +148,30 @@ def test_mistakes_in_a_worker_are_told(ray, tmp_path):
 STEPS, STOP, EVERY = 24, 13, 6
 CONFIG = dict(steps=STEPS, batch=16, warmup=5)
 SMALL = dict(tokens='chunk-256', width=24, depth=1, heads=2)
-TRAIN = """
-import json, sys, torch
-from gpt_kit.gpt.model import GPT
-from gpt_kit.gpt.loop import TrainConfig
-from gpt_kit.gpt.train import prepare_data, train_gpt
-from gpt_kit.networks.store import Store
-from gpt_kit.outside.cluster import Accelerated
-torch.set_num_threads(1)
-store, out, stop, every = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
-small, config = (json.loads(a) for a in sys.argv[5:])
-engine = Accelerated(cpu=True)
-class Stops:                                    # as somebody who pulls the plug
-    main, device, parts = engine.main, engine.device, engine.parts
+class Stops:
+    "As somebody who pulls the plug before a step."
+    def __init__(self, engine, stop, curve):
+        self.engine, self.stop, self.curve = engine, stop, curve
+        self.main, self.device, self.parts = engine.main, engine.device, engine.parts
+
     def __call__(self, state, loss):
-        if state.step == stop: raise SystemExit(0)
-        value = engine(state, loss)
-        if engine.main: print(json.dumps([state.step, value.item()]), flush=True)
+        if state.step == self.stop: sys.exit(0)
+        value = self.engine(state, loss)
+        self.curve.append((state.step, value.item()))
         return value
-data = prepare_data(Store(store), 'test_loss')
-torch.manual_seed(0)
-model = GPT(data.store.layout.layers, **small)
-train_gpt(model, data, TrainConfig(**config), out, progress=False, every=every, engine=Stops())
-"""
+
+def train_part(rank, port, store, out, stop, said):
+    "One of two processes that train together."
+    together = dict(RANK=rank, LOCAL_RANK=rank, WORLD_SIZE=2, MASTER_ADDR='127.0.0.1', MASTER_PORT=port)
+    os.environ.update({name: str(v) for name, v in together.items()})
+    torch.set_num_threads(1)
+    engine = Stops(cluster.Accelerated(cpu=True), stop, [])
+    data = prepare_data(Store(store), 'test_loss')
+    torch.manual_seed(0)
+    model = GPT(data.store.layout.layers, **SMALL)
+    try: train_gpt(model, data, TrainConfig(**CONFIG), out, progress=False, every=EVERY, engine=engine)
+    finally:
+        if engine.main: said.write_text(json.dumps(engine.curve))
 
 def python(*args):
     env = os.environ | dict(PYTHONPATH=str(ROOT), OMP_NUM_THREADS='1')
@@ -177,21 +180,25 @@ def python(*args):
     assert r.returncode == 0, r.stderr[-3000:]
     return r.stdout
 
+def free_port():
+    with socket.create_server(('127.0.0.1', 0)) as s: return s.getsockname()[1]
+
 TWO_PROCESSES = '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2'
 
 @pytest.mark.slow
 def test_two_processes_train_as_one(store, tmp_path):
-    "Slow because processes import torch anew, twice two of them. Interrupted in the middle and gone on with."
-    script = tmp_path/'train.py'
-    script.write_text(TRAIN)
+    "Interrupted in the middle and gone on with."
     torch.manual_seed(0)
     model, data = GPT(store.layout.layers, **SMALL), prepare_data(store, 'test_loss')
     config, out = TrainConfig(**CONFIG), tmp_path/'one.safetensors'
     one = [h['loss'] for h in train_gpt(model, data, config, out, progress=False, every=EVERY)]
     def two(stop):
-        out = python(*TWO_PROCESSES, script, store.path, tmp_path/'two.safetensors', stop, EVERY,
-                     json.dumps(SMALL), json.dumps(CONFIG))
-        return dict(json.loads(l) for l in out.splitlines() if l.startswith('['))
+        said, port = tmp_path/f'curve{stop}.json', free_port()
+        parts = [forked(train_part, rank, port, store.path, tmp_path/'two.safetensors', stop, said)
+                 for rank in range(2)]
+        for p in parts: p.join()
+        assert [p.exitcode for p in parts] == [0, 0]
+        return dict(json.loads(said.read_text()))
     first, rest = two(STOP), two(-1)
     assert sorted(first) == list(range(STOP)) and sorted(rest) == list(range(STOP - STOP % EVERY, STEPS))
     for curve in (first, rest):

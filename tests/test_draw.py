@@ -15,7 +15,8 @@ from gpt_kit.play.draw import MARKS, Drawing, colour_limit, draw_legend, draw_ma
 from gpt_kit.play.draw import draw_predictions, draw_race, log_axis, log_ticks, points, predicted_classes
 from gpt_kit.play.landscape import Landscape, map_metric, pca_plane
 from gpt_kit.play.live import animate, changes
-from gpt_kit.play.views import magnification, watch_denoising
+from gpt_kit.play.views import watch_denoising
+from gpt_kit.play.walk import magnification
 from gpt_kit.play.widgets import sweep_prompts, unseen_start
 
 POSITIVE = st.floats(1e-9, 1e9)

@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 from bad_inputs import KINDS, commands, fixtures, folders, models, stores, tasks
-from bad_inputs.harness import Case, differences, judge, snapshot, try_cases
+from bad_inputs.harness import Case, command_alone, command_forked, differences, judge, snapshot, try_cases
 
 from gpt_kit.networks.checks import UserError
 from gpt_kit.networks.tasks import Task
@@ -42,11 +42,11 @@ def test_ends_well(kind, place):
 
 @pytest.mark.slow
 def test_ends_well_in_a_process_of_its_own(place):
-    "Slow because ten of them import torch; the other forty are turned down before."
-    found = try_cases(commands.quick_commands(), 40, place, alone=True)
+    "Forty are turned down before anything is imported; ten begin where it has been."
+    found = try_cases(commands.quick_commands(), 40, place, alone=command_alone)
     heavy = commands.odd_options(), stores.stores(), models.models(), folders.folders(), tasks.functions()
     for cases in heavy:
-        found += try_cases(cases, 2, place, seed=1, alone=True)
+        found += try_cases(cases, 2, place, seed=1, alone=command_forked)
     assert len(found) >= 50 and not faults(found), '\n\n'.join(faults(found)[:5])
 
 

@@ -17,6 +17,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from forked import forked
 from gpt_kit.gpt.loop import TrainConfig
 from gpt_kit.gpt.model import GPT
 from gpt_kit.gpt.train import prepare_data, train_gpt
@@ -98,20 +99,21 @@ def check_left(folder, before):
 
 REFUSED = 75             # exit code of who finds another one at work
 
-def work(job, folder):
-    "A job in a process of its own, which is forked where everything is loaded already."
+def work(job, folder, ready):
+    "A job in a process of its own."
     torch.set_num_threads(1)
     os.chdir(folder)
+    ready.set()
     try: JOBS[job](Path())
     except UserError as e:
         if 'is being written' not in str(e): raise
         os._exit(REFUSED)
 
 def start(job, folder):
-    context = get_context('forkserver')
-    context.set_forkserver_preload(['torch', 'test_kills'])
-    p = context.Process(target=work, args=(job, str(folder)))
-    p.start()
+    "Returns when everything is imported and the job begins."
+    ready = get_context('forkserver').Event()
+    p = forked(work, job, str(folder), ready)
+    assert ready.wait(60)
     return p
 
 def kill_in(job, folder, rng, took, *, two=False):
@@ -172,8 +174,9 @@ def kill_rounds(
             return tmp/name
         for job in jobs:
             kill_until_done(job, whole := fresh(job), rng, 0, most=0)
+            timed = start(job, fresh(f'{job}-timed'))
             t = time.perf_counter()
-            kill_until_done(job, fresh(f'{job}-timed'), rng, 0, most=0)
+            timed.join()
             took, expected, kills, ends[job] = time.perf_counter() - t, bits(whole), 0, 0
             assert expected and bits(tmp/f'{job}-timed') == expected
             while kills < n:
@@ -188,9 +191,8 @@ def kill_rounds(
 
 @pytest.mark.slow
 @pytest.mark.parametrize('job', JOBS)
-def test_killed_at_random_moments(job, monkeypatch):
+def test_killed_at_random_moments(job):
     "Slow because what is killed needs processes of its own, here two at once, and has to be made again."
-    monkeypatch.setenv('PYTHONPATH', str(Path(__file__).parent))
     assert kill_rounds(3, seed=1, jobs=(job,), two=(True,))[job] >= 1
 
 def test_the_check_sees_damage(tmp_path):

@@ -91,7 +91,8 @@ def test_other_tokens_do(tokens):
 def test_every_parameter_learns(tokens, condition, net):
     "At zero only the decoders do; once they have moved, a gradient reaches everything."
     m, args = gpt(tokens, condition, net), inputs(net)
-    loss = lambda: (m(*args) - torch.ones_like(args[0])).square().mean()
+    hidden = torch.arange(len(args[0])) < 1
+    loss = lambda: (m(*args, hidden) - torch.ones_like(args[0])).square().mean()
     loss().backward()
     moved = {n for n, p in m.named_parameters() if p.grad.abs().sum() > 0}
     assert moved and all('decoder' in n for n in moved)
@@ -198,3 +199,18 @@ def test_blocks_keep_shapes_and_sets(adaptive):
     h2, e2 = Link(edged.view, 24, 4, adaptive)(h, e, c if adaptive else None)
     assert h2.shape == h.shape and e2.shape == e.shape
     assert (e2 - e).abs().mean() > 1e-3 and (h2 - h).abs().mean() > 1e-3
+
+@every_token
+@every_condition
+@flat_and_deep
+def test_a_hidden_start_is_not_looked_at(tokens, condition, net):
+    "Nor is its metric; the other networks of the batch are answered as ever."
+    m, (noised, j, start, prompt, metric) = gpt(tokens, condition, net), inputs(net)
+    for p in m.parameters(): torch.nn.init.normal_(p, std=.1)
+    hidden = torch.arange(len(j)) < 1
+    with torch.no_grad():
+        seen = m(noised, j, start, prompt, metric)
+        one = m(noised, j, start, prompt, metric, hidden)
+        other = m(noised, j, start + 1, prompt, metric + 1, hidden)
+    assert torch.equal(one[0], other[0]) and not torch.allclose(one[0], seen[0])
+    torch.testing.assert_close(one[1:], seen[1:])

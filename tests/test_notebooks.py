@@ -6,6 +6,7 @@ import papermill
 import pytest
 import yaml
 
+from forked import ForkedKernels
 from gpt_kit.run.jobs import all_jobs
 
 ROOT = Path(__file__).parent.parent
@@ -35,7 +36,8 @@ def test_notebook(job):
     output = OUT/job.file
     output.parent.mkdir(parents=True, exist_ok=True)
     papermill.execute_notebook(job.path, output, SMALL.get(job.name) or {}, cwd=job.path.parent,
-                               kernel_name='python3', progress_bar=False, store_widget_state=False)
+                               kernel_name='python3', kernel_manager_class=ForkedKernels,
+                               progress_bar=False, store_widget_state=False)
 
 @pytest.mark.xdist_group('together')
 def test_groups_stay_together(request):

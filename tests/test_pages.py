@@ -32,7 +32,9 @@ from gpt_kit.networks.tasks import digits
 from gpt_kit.pdiff.compare import plot_columns, plot_novelty
 from gpt_kit.play.draw import Drawing, curve, points
 from gpt_kit.play.live import CANVAS_SCRIPT, Canvas, Live, animate, plotly_script, slider, write_film
-from gpt_kit.play.views import draw_denoising, draw_walk, walk_noise, watch_denoising
+from gpt_kit.play.many import draw_many, draw_walls, find_walls
+from gpt_kit.play.views import draw_denoising, watch_denoising
+from gpt_kit.play.walk import draw_walk, map_walk, walk_noise
 from gpt_kit.play.widgets import Explorer, ExplorerView, draw_explorer, map_answers, optimizer_run
 from gpt_kit.play.widgets import prompt_slider, unseen_start
 from gpt_kit.run.gallery import verdict, write_gallery
@@ -245,10 +247,14 @@ def test_explorer_and_views_show_names_as_written(wild):
     ground = map_answers(wild, start)
     view = ExplorerView(wild, [start], [(prompt, 1.)], answer, 1., ground, run)
     found = watch_denoising(wild, start, prompt, steps=2)
-    walk = walk_noise(wild, start, prompt, seed=0, n_frames=3)
+    walk = walk_noise(wild, start, prompt, guidance=1., seed=0, n_frames=3)
     assert as_written(draw_explorer(view)) and as_written(draw_explorer(replace(view, ground=None)))
     assert as_written(draw_denoising(wild, ground, found, frame=1, prompt=prompt))
-    assert as_written(draw_walk(wild.task, wild.metric, walk.rows, walk.metric, frame=0, prompt=prompt))
+    place = map_walk(wild.task, wild.metric, walk.rows, start)
+    assert as_written(draw_walk(wild.task, wild.metric, walk.rows, walk.metric, place, frame=0, prompt=prompt,
+                                start=start))
+    assert as_written(draw_many(wild, walk, prompt, 1.))
+    assert as_written(draw_walls(wild.task, wild.metric, find_walls(wild.task, *walk.rows[:2], wild.metric)))
     assert as_written(plot_alignment(wild, prompt_alignment(wild, n_starts=2, n_prompts=3, steps=2)))
 
 def test_tables_and_sets_show_names_as_written():

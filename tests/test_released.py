@@ -155,7 +155,8 @@ def as_gpt(model):
     for i, (encoder, norm) in enumerate(places):
         sd[f'{encoder}.weight'] = ours[f'encoders.{i}.weight']
         for end in ('weight', 'bias'): sd[f'{norm}.{end}'] = ours[f'norm_in.{end}']
-    gpt.load_state_dict(sd)
+    ours_alone = {n: t for n, t in gpt.state_dict().items() if n in ('hidden', 'errors')}
+    gpt.load_state_dict(sd | ours_alone)
     return gpt.eval()
 
 @pytest.mark.parametrize('policy, chunk', [('chunk_within_layer', 20), ('layer_by_layer', None)])

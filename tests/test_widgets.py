@@ -26,7 +26,9 @@ from gpt_kit.networks.registry import get_task
 from gpt_kit.networks.tasks import CLASSIFICATION, Metric, classification, mlp
 from gpt_kit.play.draw import Drawing, draw_prompts, points
 from gpt_kit.play.live import Live, json_ready, slider, write_film
-from gpt_kit.play.views import denoising_view, landscape_view, walk_view
+from gpt_kit.play.many import many_at_once, walls_view
+from gpt_kit.play.views import denoising_view, landscape_view
+from gpt_kit.play.walk import walk_view
 from gpt_kit.run.jobs import job_of, run_jobs
 from gpt_kit.run.pages import outputs_of
 from gpt_kit.run.report import write_report
@@ -60,6 +62,13 @@ def controls(widget):
     every = [c for row in widget.children[:-2] for c in row.children]
     return {c.description: c for c in every if hasattr(c, 'description')}
 
+def test_explorer_goes_from_task_to_task(tmp_path):
+    "Of the shipped models; that of CartPole has a file of its own."
+    e = w.Explorer([ROOT/'data'/'models'], saved=tmp_path, race_steps=20)
+    for name in ('digits-cnn-loss', 'digits-error'):
+        e.model.value = name; e.finish()
+        assert e.message.value == '' and e.ask.metric in e.prompt.description and e.view.ground is not None
+
 @pytest.mark.parametrize('metric, unit', [('loss', 'nats'), ('right', '%')])
 def test_explorer_with_any_task(wines, tmp_path, metric, unit):
     e = w.Explorer([wines], saved=tmp_path, race_steps=60)
@@ -78,7 +87,8 @@ def test_explorer_with_any_task(wines, tmp_path, metric, unit):
     assert shown and fresh.figure.data, 'what is shown is what a fresh computation draws'
 
 VIEWS = dict(first=w.first_look, landscape=lambda f: landscape_view(f, n_steps=40, n_points=11),
-             denoising=denoising_view, walk=lambda f: walk_view(f, n_frames=4))
+             denoising=denoising_view, walk=lambda f: walk_view(f, n_frames=4),
+             many=lambda f: many_at_once(f, n=4), walls=walls_view)
 
 @pytest.mark.parametrize('make', VIEWS.values(), ids=VIEWS)
 @pytest.mark.parametrize('metric', ['loss', 'right'])
@@ -93,7 +103,7 @@ def test_every_widget_with_any_task(wines, make, metric):
         else: continue
         widget.finish(); assert widget.message.value == '', label
         changed = json.dumps(json_ready([widget.fig.data, widget.fig.layout])) != before
-        assert changed or label in quiet, label
+        assert changed or label in quiet or c.disabled, label
     assert widget.fig.figure.data
 
 def test_starts_differ_and_are_kept(wines, tmp_path):
@@ -227,7 +237,7 @@ def test_batch_and_page_have_the_figure(wines, tmp_path):
     parameters = f'file: str = {str(wines/"wine-loss.safetensors")!r}  # a model'
     code = [f'import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})',
             'from gpt_kit import get_task', "get_task('test_widgets:wine')",
-            'from gpt_kit.play.views import walk_view', 'import plotly.express as px',
+            'from gpt_kit.play.walk import walk_view', 'import plotly.express as px',
             'display(px.line(y=[1, 2]))', 'walk_view(file, n_frames=3)']
     cells = [v4.new_markdown_cell('# Play\n\n> A widget.'),
              v4.new_code_cell(parameters, metadata=dict(tags=['parameters'])),

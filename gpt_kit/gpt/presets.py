@@ -4,28 +4,29 @@
 
 # %% auto #0
 __all__ = ['PAPER_SIZES', 'PPO_RECIPE', 'PAPER_TASKS', 'PRESETS', 'CNN_RECIPE', 'WORLDS', 'World', 'paper_world', 'has_edges',
-           'has_kernels', 'default_model', 'default_training', 'get_world', 'training_needs', 'needs_text',
-           'seconds_per_step']
+           'has_kernels', 'default_model', 'default_training', 'usual_world', 'get_world', 'training_needs',
+           'needs_text', 'seconds_per_step']
 
 # %% ../../nbs/gpt/08_presets.ipynb #imports
 import math
 import statistics
 import time
-from dataclasses import dataclass, replace
+import warnings
+from dataclasses import dataclass, field, replace
 
 import torch
 
-from .diffusion import linear_schedule
+from .diffusion import SAMPLER, linear_schedule
 from .loop import TrainConfig
 from .train import TrainData, diffusion_loss, sample_pairs
 from ..networks.cartpole import POLICY_LAYERS
-from ..networks.checks import check_choice
+from ..networks.checks import UserError, check_choice
 from ..networks.collect import Recipe, default_recipe
 from ..networks.datasets import CIFAR10_RECIPE, MNIST_RECIPE
 from ..networks.layers import read_layers
 from ..networks.symmetry import hidden_groups
-from ..networks.registry import get_task
-from ..networks.tasks import cnn, mlp
+from ..networks.registry import get_task, task_of
+from ..networks.tasks import Task, cnn, mlp
 from ..networks.weights import Layout
 
 # %% ../../nbs/gpt/08_presets.ipynb #preset
@@ -42,6 +43,7 @@ class World:
     sampling:str='even'  # of pairs of checkpoints: 'even' or 'paper'
     power:float=2.       # of 'even'
     best_at:int|None=None# the step with the paper's best model (G.pt, Table 1)
+    sampler:dict=field(default_factory=SAMPLER.copy)   # solver and steps of the model's answers
 
 PAPER_SIZES = dict(depth=12, condition='tokens', step_scale=1., metric_scale=1., start_gain=1.,  # raw numbers
                    n_frequencies=128, octaves=14)
@@ -70,7 +72,8 @@ def paper_world(
     "One of the paper's five models (G.pt, Tables 1 and 2, and its released settings)."
     per_epoch = pairs/batch                                  # steps
     steps, warmup = round(epochs*per_epoch), round(warmup*per_epoch)
-    training = TrainConfig(steps=steps, batch=batch, lr=lr, warmup=warmup, clip=clip, beta2=beta2, ema=.9999)
+    training = TrainConfig(steps=steps, batch=batch, lr=lr, warmup=warmup, clip=clip, beta2=beta2, ema=.9999,
+                           hide=0., objective='squared')
     return World(task, metric, training=training, sampling='paper', best_at=best_at, **PAPER_TASKS[task])
 
 PRESETS = {
@@ -101,14 +104,12 @@ def default_model(
 def default_training(
     layers:list,           # of the networks
     tokens:str='neuron',
-    behaviour:float|None=None, # weight of what networks do (default: 5 for CNNs and policies by neuron)
+    behaviour:float=10.,   # weight of what networks do
 )->TrainConfig:
     "And for how long, and how fast."
-    edges, policy = has_edges(layers, tokens), layers[-1][2] == 1             # policies have one output
-    if behaviour is None: behaviour = 5. if edges and (policy or has_kernels(layers)) else 0.
-    config = TrainConfig()
-    if edges: config = TrainConfig(steps=2000 if policy else 4500, batch=16)
-    return replace(config, lr=2e-3, behaviour=behaviour) if behaviour else config
+    if not has_edges(layers, tokens): return TrainConfig(steps=1000, behaviour=behaviour)
+    policy = layers[-1][2] == 1                              # policies have one output
+    return TrainConfig(steps=2000 if policy else 4500, batch=16, lr=2e-3, behaviour=behaviour)
 
 CNN_RECIPE = dict(epochs=10, n_saves=24)
 WORLDS = {  # name: what is not as usual
@@ -118,6 +119,22 @@ WORLDS = {  # name: what is not as usual
     'digits-cnn-loss': dict(task='digits-cnn', metric='loss', runs=5120, recipe=CNN_RECIPE),
     'digits-cnn-error': dict(task='digits-cnn', metric='error', runs=5120, recipe=CNN_RECIPE),
     'cartpole-return': dict(task='cartpole', metric='return', runs=512, power=1.)}
+
+def usual_world(
+    store,                     # a `Store`
+    tokens:str='neuron',
+    *,
+    task:Task|str|None=None,   # of its networks, if it is none of the kit's own
+)->World:
+    "What is usual for the networks of a store: prompted with their first test metric."
+    layers = store.layout.layers
+    metric = next(m for m in store.metrics if m.startswith('test_')).removeprefix('test_')
+    model, training = default_model(layers, tokens), default_training(layers, tokens)
+    try: task_of(store.info, task)
+    except (UserError, OSError) as e:
+        training = replace(training, behaviour=0.)
+        warnings.warn(f"a model of {store.path} learns from weights alone, not from what networks do: {e}")
+    return World(store.info['task'], metric, layers, store.R, None, model, training)
 
 def get_world(
     name:str,   # one of ours, or one of the paper's
@@ -164,8 +181,10 @@ def seconds_per_step(
     model, augment = model.to(device), model.config['tokens'] != 'neuron'
     while len(times) < 4 and sum(times) < 10:
         t = time.perf_counter()
-        pairs = sample_pairs(data, data.runs, B, g, sampling=sampling, augment=augment)
-        diffusion_loss(model, pairs, ab, g, device=device, behaviour=behaviour).backward()
+        pairs = sample_pairs(data, data.runs, B, g, sampling=sampling, augment=augment, hide=config.hide)
+        loss = diffusion_loss(model, pairs, ab, g, objective=config.objective, device=device,
+                              behaviour=behaviour)
+        loss.backward()
         times.append(time.perf_counter() - t)
     model.zero_grad()
     return 1.1*statistics.median(times)*config.batch/B          # a tenth more for AdamW and the EMA

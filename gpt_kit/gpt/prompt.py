@@ -15,12 +15,14 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
-from .diffusion import SCHEDULES, sample
+from .diffusion import SAMPLER, SCHEDULES, sample
+from .model import GPT
 from .noise import normal_noise
 from ..networks.checks import UserError, check_ranges
 from ..networks.exports import raw_module, write_networks
 from ..networks.registry import task_of
 from ..networks.store import Store
+from ..networks.symmetry import balance
 from ..networks.tasks import Task
 from ..networks.weights import Layout, as_module, measure
 
@@ -77,6 +79,7 @@ class Prompter:
         self.ab = SCHEDULES[info['schedule']]().to(device)
         self.metric = info['metric']['name'].split('_', 1)[1]
         self.best, self.seen = info['best'], info['seen']
+        self.sampler = info.get('sampler', SAMPLER)
         if task is not None: self.task = task_of(info, task)
 
     @cached_property
@@ -106,6 +109,26 @@ class Prompter:
                           f"model has seen ({low:.4g} to {high:.4g}); the answer is a guess", stacklevel=3)
         return prompt
 
+    @property
+    def hide(self)->float:
+        "The share of pairs whose start was hidden in training; 0 for models that always need one."
+        return self.info.get('training', {}).get('hide', 0.)
+
+    def check_guidance(self, guidance:float|None, starts:bool)->float:
+        "How much to listen to starts, if there are any. Raises UserError for what the model has not learned."
+        if guidance is None: guidance = float(starts)
+        check_ranges(guidance=guidance)
+        if guidance and not starts:
+            raise UserError(f"a guidance of {guidance:g} is how much to listen to a start, and there is "
+                            "none; give networks to start from, or guidance 0")
+        if guidance != 1 and not self.hide:
+            raise UserError("this model has learned with every start in sight, so it needs networks to start "
+                            "from, and guidance 1; train one that hides some, with --hide 0.3")
+        if guidance and self.hide == 1:
+            raise UserError("this model has learned with every start hidden, so it answers from noise alone; "
+                            "ask with guidance 0, or train one that sees some, with --hide 0.3")
+        return guidance
+
     def check_starts(self, rows:Tensor, metric:Tensor)->None:
         "Raises UserError when there is a network that cannot be a start."
         if not len(rows): raise UserError("there is no network to start from; give one or more")
@@ -133,53 +156,84 @@ class Prompter:
                         f"this model ({self.info['task']}); choose another store, or train a model on this")
 
     def calibrated(self,
-        prompt:Tensor,  # (K,) what is wanted
-        metric:Tensor,  # (K,) of the starts
-    )->Tensor:          # (K,)
+        prompt:Tensor,           # (K,) what is wanted
+        metric:Tensor|None=None, # (K,) of the starts, if they are looked at
+    )->Tensor:                   # (K,)
         "What the model is told: what is wanted, or something else if it was calibrated."
-        curve, prompt = self.info.get('calibration'), prompt.cpu()
+        from_noise, prompt = metric is None, prompt.cpu()
+        curve = self.info.get('calibration_from_noise' if from_noise else 'calibration')
         if not curve: return prompt
-        way = metric.cpu() - self.best
+        way = torch.as_tensor(curve['worst'] if from_noise else metric.cpu()) - self.best
         share = ((prompt - self.best)/way).nan_to_num(-1.)             # 0: best in the data; 1: as the start
         told = torch.from_numpy(np.interp(share.numpy(), curve['given'], curve['told'])).float()
         return torch.where((share >= 0) & (share <= 1), self.best + way*told, prompt)
 
+    def _starts(self, rows, n, noise, metric, guidance): # (K, D) and (K,); zeros where nothing is looked at
+        if rows is None:
+            rows = torch.zeros(n or (1 if noise is None else len(noise)), self.layout.D)
+        elif n is not None:
+            raise UserError("n is the number of networks from noise alone, and here are starts; "
+                            "give one of them")
+        rows = self.layout.check(torch.as_tensor(rows)).detach()
+        if not guidance: return torch.zeros_like(rows), torch.zeros(len(rows))
+        metric = self.measure(rows) if metric is None else torch.as_tensor(metric, dtype=torch.float32)
+        metric = metric.reshape(-1)                                     # (K,)
+        if isinstance(self.model, GPT): rows = balance(self.layout, rows)   # the same functions
+        self.check_starts(rows, metric)
+        return rows, metric
+
+    def _denoise(self, start, metric, prompts, guidance): # (x (B, D), j (B,)) -> clean rows (B, D)
+        with_start, without = prompts
+        hidden = torch.ones(len(start), dtype=torch.bool, device=start.device)
+        if guidance == 1: return lambda x, j: self.model(x, j, start, with_start, metric)
+        if guidance == 0: return lambda x, j: self.model(x, j, start, without, metric, hidden)
+        start, metric, hidden = start.repeat(2, 1), metric.repeat(2), torch.cat([~hidden, hidden])
+        prompts = torch.cat([with_start, without])
+        def guess(x, j):                                                # both at once, which is faster
+            given, free = self.model(x.repeat(2, 1), j.repeat(2), start, prompts, metric, hidden).chunk(2)
+            return free + guidance*(given - free)
+        return guess
+
     def __call__(self,
-        rows:Tensor,                  # (K, D) networks to start from
-        prompt:float|Tensor,          # the test metric we want, one or (K,)
+        rows:Tensor|float,            # (K, D) networks to start from; or the prompt: ask(.4, n=64)
+        prompt:float|Tensor|None=None,# the test metric we want, one or (K,)
         *,
+        n:int|None=None,              # K, networks from noise alone (default: 1)
+        guidance:float|None=None,     # how much to listen to starts: 0 not at all, 1 wholly (default)
         metric:Tensor|None=None,      # (K,) the test metric that they have (default: measured)
         seed:int=0,                   # of noise, 0..2**32-1; that of answer k depends on seed and k alone
         update:int=0,                 # whose noise to take, when answers are asked again
         noise:Tensor|None=None,       # (K, D) to begin with this very noise
-        steps:int=10,                 # of the sampler
-        solver:str='ddim',            # 'ddpm', 'ddim' or 'dpm'
+        steps:int|None=None,          # of the sampler (default: as the model's file says)
+        solver:str|None=None,         # 'ddpm', 'ddim' or 'dpm' (default: as the model's file says)
         eta:float|None=None,          # fresh noise, 0..1 (default: the solver's own)
         limit:bool=False,             # clamp guesses to the training weights' range (static thresholding)
         callback:Callable|None=None,  # called with a `SampleStep` before each step
     )->Answer:
-        "Networks with the metric we asked for, one update away from `rows` (G.pt, Section 4.2)."
+        """Networks with the metric we asked for: one update away from `rows` (G.pt, Section 4.2), out of
+        noise alone, or between the two (classifier-free guidance; Ho & Salimans 2022, Eq. 6)."""
+        if prompt is None: rows, prompt = None, rows
         if not isinstance(steps, (list, tuple)): check_ranges(sampler_steps=steps)
-        check_ranges(seed=[seed], eta=eta, update=[update])
-        rows = self.layout.check(torch.as_tensor(rows)).detach()
-        metric = self.measure(rows) if metric is None else torch.as_tensor(metric, dtype=torch.float32)
-        metric = metric.reshape(-1)                                     # (K,)
-        self.check_starts(rows, metric)
+        check_ranges(seed=[seed], eta=eta, update=[update], n=n)
+        guidance = self.check_guidance(guidance, rows is not None)
+        rows, metric = self._starts(rows, n, noise, metric, guidance)
         if noise is not None and noise.shape != rows.shape:
             raise UserError(f"networks of shape {tuple(rows.shape)}, but noise of {tuple(noise.shape)}; "
                             "give each network noise of its own, as long as its weights")
         prompt = self.check_prompt(prompt, len(rows))
         draws = 1024*update                                             # an update takes 1,001 at most
-        inputs = rows*self.info['scale'], self.calibrated(prompt, metric), metric
+        sampler = self.sampler | {k: v for k, v in dict(steps=steps, solver=solver).items() if v is not None}
+        told = self.calibrated(prompt, metric), self.calibrated(prompt)
+        inputs = rows*self.info['scale'], metric, *told
         limits = (-self.info['largest'], self.info['largest']) if limit else None
         batches = zip(*(t.to(self.device).split(256) for t in inputs))  # so many fit the cache
         parts = []
         with torch.inference_mode():
-            for i, (start, told, has) in enumerate(batches):
+            for i, (start, has, *prompts) in enumerate(batches):
                 fresh = lambda n: normal_noise(start.shape, draws + n, seed=seed, first=256*i)
                 x = fresh(0) if noise is None else noise[256*i:256*(i + 1)].float()
-                denoise = lambda x, j: self.model(x, j, start, told, has)
-                parts.append(sample(denoise, x.to(self.device), self.ab, solver=solver, steps=steps, eta=eta,
+                denoise = self._denoise(start, has, prompts, guidance)
+                parts.append(sample(denoise, x.to(self.device), self.ab, **sampler, eta=eta,
                                     limit=limits, fresh=fresh, callback=callback))
         new = (torch.cat(parts)/self.info['scale']).to(rows.device)
         if not new.isfinite().all():
@@ -199,13 +253,16 @@ def calibration(
     rows:Tensor,      # (K, D) starts that the model learned from
     *,
     n_prompts:int=16, # for each, from the best in the data to its own metric
+    guidance:float=1.,# 1: with these starts; 0: from noise alone, to their mean metric
     seed:int=0,       # of the noise
-)->dict:              # told and given (64,), shares of that way, both rising
+)->dict:              # told and given (64,), shares of that way, both rising; worst, that mean metric
     "What the model gives on average for what it is told. Raises UserError when no start can get better."
     check_ranges(n_prompts=n_prompts)
-    plain = {k: v for k, v in ask.info.items() if k != 'calibration'}
+    plain = {k: v for k, v in ask.info.items() if not k.startswith('calibration')}
     raw = Prompter(ask.model, plain, task=ask.task, device=ask.device)
     metric = ask.measure(rows)
+    worst = metric.mean()
+    if not guidance: metric = worst.expand(len(rows))
     way = metric - ask.best                                                    # (K,)
     far = way.abs() > 1e-6*abs(ask.best)
     if not far.any():
@@ -213,11 +270,12 @@ def calibration(
                         "already; calibrate on others")
     rows, metric, way = (v[far].repeat_interleave(n_prompts, 0) for v in (rows, metric, way))  # K*n each
     shares = torch.linspace(0, 1, n_prompts).repeat(int(far.sum())).to(way.device)
-    given = (raw(rows, ask.best + way*shares, metric=metric, seed=seed).metric - ask.best)/way
+    answer = raw(rows, ask.best + way*shares, metric=metric, guidance=guidance, seed=seed)
+    given = (answer.metric - ask.best)/way
     told = torch.linspace(0, 1, 64)
     curve = _rising_curve(shares, given, way.square(), told)    # squared errors in the metric's own units
     curve = curve + 1e-4*told                                   # a little steeper, to be read backwards
-    return dict(told=told.tolist(), given=curve.tolist())
+    return dict(told=told.tolist(), given=curve.tolist(), worst=worst.item())
 
 # %% ../../nbs/gpt/05_prompt.ipynb #recursive
 def recursive(

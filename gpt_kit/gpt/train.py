@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['PAIR_SAMPLERS', 'split_runs', 'TrainData', 'prepare_data', 'sample_paper', 'sample_even', 'Pairs', 'sample_pairs',
-           'diffusion_loss', 'describe_data', 'save_model', 'lock_training', 'train_gpt']
+           'draw_steps', 'noise_bins', 'update_errors', 'diffusion_loss', 'describe_data', 'save_model',
+           'lock_training', 'train_gpt']
 
 # %% ../../nbs/gpt/04_train.ipynb #imports
 import re
@@ -12,6 +13,7 @@ import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,8 +22,10 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
-from .diffusion import SCHEDULES, add_noise
-from .loop import SingleProcess, TrainConfig, TrainState, check_model_place, first_not_finite, fit
+from .diffusion import SAMPLER, SCHEDULES, add_noise
+from .loop import (OBJECTIVES, SingleProcess, TrainConfig, TrainState, check_model_place,
+                              first_not_finite, fit)
+from .model import N_BINS
 from ..networks.checks import UserError, check_choice, check_ranges
 from ..networks.files import WriteLock, sweep
 from ..networks.store import Store, write_tensors
@@ -141,6 +145,7 @@ class Pairs(NamedTuple):
     future:Tensor  # (B, D) scaled weights, later in the same run
     metric:Tensor  # (B,) of the start
     prompt:Tensor  # (B,) of the future
+    hidden:Tensor  # (B,) bool: is the start kept from the model?
 
 def sample_pairs(
     data:TrainData,
@@ -151,6 +156,7 @@ def sample_pairs(
     sampling:str='even',        # 'even' or 'paper'
     power:float=2.,             # of 'even': how much good networks are favoured, 1 not at all
     augment:bool=False,         # permute hidden neurons at random
+    hide:float=0.,              # share of pairs whose start is hidden
 )->Pairs:
     "Random pairs of checkpoints, runs drawn uniformly (G.pt, Algorithm 2, line 5)."
     sampler = PAIR_SAMPLERS[check_choice('sampling of pairs', sampling, PAIR_SAMPLERS)]
@@ -161,30 +167,76 @@ def sample_pairs(
     start, future = (both*data.scale).split(B)
     if augment: start, future = permute_alike(data.store.layout, start, future, generator=generator)
     metric, prompt = (values.gather(1, at[:, None])[:, 0] for at in (i, k))
-    return Pairs(start, future, metric, prompt)
+    hidden = torch.rand(B, generator=generator) < hide
+    return Pairs(start, future, metric, prompt, hidden)
+
+# %% ../../nbs/gpt/04_train.ipynb #draw-steps
+def draw_steps(
+    ab:Tensor,                  # (J,) the schedule
+    B:int,
+    generator:torch.Generator,
+    *,
+    std:float=2.2,              # of log(signal/noise)
+)->Tensor:                      # (B,) diffusion steps, 0..J-1
+    "Amounts of noise with a normal log(signal/noise) of mean 0 (cf. Karras et al. 2022, Table 1)."
+    level = (ab.double()/(1 - ab.double())).log()                      # (J,) descending
+    density = torch.exp(-.5*(level/std)**2)
+    gaps = torch.cat([level[:1] - level[1:2], level[:-1] - level[1:]])
+    return torch.multinomial(density*gaps, B, replacement=True, generator=generator)
+
+def noise_bins(ab:Tensor)->Tensor: # (J,) -> (J,) 0..39
+    "Amounts of noise, half a unit of log(signal/noise) each."
+    return ((ab/(1 - ab)).log()*2 + N_BINS//2).long().clamp(0, N_BINS - 1)
+
+@torch.no_grad()
+def update_errors(
+    errors:Tensor,   # (2, 40) mean squared errors, with a start and without, at each amount of noise; changed
+    hidden:Tensor,   # (B,) bool
+    bins:Tensor,     # (B,) as `noise_bins` gives them
+    each:Tensor,     # (B,) new squared errors
+    *,
+    rate:float=.02,  # how much a new one counts
+)->None:
+    "Keep running means."
+    where = hidden.long(), bins
+    n = torch.zeros_like(errors).index_put(where, torch.ones_like(each), accumulate=True)
+    total = torch.zeros_like(errors).index_put(where, each.to(errors.dtype), accumulate=True)
+    kept = (1 - rate)**n
+    errors.copy_(kept*errors + (1 - kept)*total/n.clamp(min=1))
 
 # %% ../../nbs/gpt/04_train.ipynb #diffusion-loss
+def _even(model, hidden, bins, each): # each (B,) as a share of what is usual there, the mean
+    errors = getattr(model, 'module', model).errors          # accelerate puts a model into another
+    share = each/errors[hidden.long(), bins].clamp(min=1e-6)
+    update_errors(errors, hidden, bins, each.detach())
+    return share.mean()
+
 def diffusion_loss(
-    model:nn.Module,              # (noised, j, start, prompt, metric) -> guess of the future, as GPT
+    model:nn.Module,              # (noised, j, start, prompt, metric, hidden) -> guess of the future, as GPT
     pairs:Pairs,
     ab:Tensor,                    # (J,) the schedule
     generator:torch.Generator,
     *,
+    objective:str='squared',      # errors as they are (G.pt, Eq. 1), or 'even': every amount of noise counts
     device:str='cpu',
     part:tuple=(0, 1),            # (i, n): of what is drawn, only the i-th of n equal parts
     behaviour:Callable|None=None, # (guess, future, generator) -> (), what is added: a `BehaviourLoss`
 )->Tensor:                        # ()
-    "Mean squared error of the guess, at random amounts of noise (G.pt, Eq. 1)."
-    B = len(pairs.start)
-    j = torch.randint(len(ab), (B,), generator=generator)
+    "Mean squared error of the guess, at random amounts of noise. Raises UserError for another objective."
+    B, even = len(pairs.start), check_choice('objective', objective, OBJECTIVES) == 'even'
+    j = draw_steps(ab, B, generator) if even else torch.randint(len(ab), (B,), generator=generator)
     eps = torch.randn(pairs.future.shape, generator=generator, dtype=pairs.future.dtype)
     noised = add_noise(pairs.future, ab[j], eps)
     i, n = part
     mine = slice(B*i//n, B*(i + 1)//n)
-    start, future, metric, prompt = (t[mine].to(device) for t in pairs)
-    guess = model(noised[mine].to(device), j[mine].to(device), start, prompt, metric)
-    error = (guess - future).square().mean()
-    return error + behaviour(guess, future, generator) if behaviour else error
+    start, future, metric, prompt, hidden = (t[mine].to(device) for t in pairs)
+    guess = model(noised[mine].to(device), j[mine].to(device), start, prompt, metric, hidden)
+    each = (guess - future).square().mean(1)                                # (B/n,)
+    error = _even(model, hidden, noise_bins(ab)[j[mine]].to(device), each) if even else each.mean()
+    if not behaviour: return error
+    near = (ab[j[mine]] > .9).to(device)                                    # hardly a choice is left
+    if not near.any(): return error
+    return error + behaviour(guess[near], future[near], generator)*near.float().mean()
 
 # %% ../../nbs/gpt/04_train.ipynb #train-gpt
 def describe_data(data:TrainData)->dict:
@@ -239,6 +291,7 @@ def train_gpt(
     every:int=100,                # steps between saves and held-out measurements
     engine=SingleProcess(),       # who computes gradients
     behaviour:Callable|None=None, # how differently networks behave, where that counts; a `BehaviourLoss`
+    sampler:dict=SAMPLER,         # solver and steps that the model's answers will be drawn with
     watch:Callable|None=None,     # (state, info), called after each step
 )->list[dict]:                    # as `fit`
     "Train on a store and, once done, write the EMA model. Raises UserError for what cannot be trained."
@@ -247,12 +300,14 @@ def train_gpt(
     out = check_model_place(out, sources=(data.store.path,))
     ab = SCHEDULES[check_choice('schedule', schedule, SCHEDULES)]()
     if augment is None: augment = model.config['tokens'] != 'neuron'
-    def loss(model, g, part=(0, 1), runs=data.runs, B=config.batch):
-        pairs = sample_pairs(data, runs, B, g, sampling=sampling, power=power, augment=augment)
-        return diffusion_loss(model, pairs, ab, g, device=device, part=part, behaviour=behaviour)
+    draw = partial(sample_pairs, data, sampling=sampling, power=power, augment=augment, hide=config.hide)
+    def loss(model, g, part=(0, 1)):
+        return diffusion_loss(model, draw(data.runs, config.batch, g), ab, g, objective=config.objective,
+                              device=device, part=part, behaviour=behaviour)
     @torch.inference_mode()
     def held_out(model):
-        return loss(model, torch.Generator().manual_seed(0), runs=data.held_out, B=512).item()
+        g = torch.Generator().manual_seed(0)
+        return diffusion_loss(model, draw(data.held_out, 512, g), ab, g, device=device).item()
     about = dict(describe_data(data), config=model.config, seed=seed, sampling=sampling, power=power,
                  augment=augment, schedule=schedule)
     state = TrainState(model, config, seed=seed, device=device)
@@ -261,6 +316,7 @@ def train_gpt(
         history = fit(state, loss, path=file, about=about, every=every, held_out=held_out, progress=progress,
                       engine=engine, watch=watch and (lambda state: watch(state, about)))
         if engine.main:
-            save_model(out, state.ema, dict(about, training=asdict(config), seconds=state.seconds))
+            done = dict(training=asdict(config), sampler=sampler, seconds=state.seconds)
+            save_model(out, state.ema, about | done)
             file.unlink(missing_ok=True)
     return history

@@ -62,6 +62,7 @@ RANGES = dict(
     clip=Range(1e-12, math.inf, 'norm to clip at', False),
     beta2=Range(0, .999999, 'beta2 of AdamW', False),
     ema=Range(0, 1, 'decay of the EMA', False),
+    hide=Range(0, 1, 'share of pairs whose start is hidden', False),
     behaviour=Range(0, 10**6, 'weight of what networks do', False),
     power=Range(.01, 100, 'power of the sampling of pairs', False),
     every=Range(1, 10**9, 'number of steps between saves'),
@@ -84,6 +85,8 @@ RANGES = dict(
     # of prompts and measurements
     sampler_steps=Range(1, 1000, 'number of steps of the sampler'),
     eta=Range(0, 1, 'share of fresh noise', False),
+    guidance=Range(0, 10, 'guidance, how much to listen to the start,', False),
+    n=Range(1, 2**20, 'number of networks'),
     updates=Range(1, 10_000, 'number of updates'),
     update=Range(0, 2**22 - 2, 'number of an update'),
     starts=Range(1, 2**20, 'number of starts'),

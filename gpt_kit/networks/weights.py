@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PIXEL_STD', 'Layout', 'to_row', 'as_module', 'start_row', 'start_rows', 'batched_linear', 'batched_conv',
-           'first_outputs', 'forward', 'batch_sizes', 'measure', 'weight_scale']
+           'first_outputs', 'forward', 'batch_sizes', 'measure', 'predict_logits', 'weight_scale']
 
 # %% ../../nbs/networks/02_weights.ipynb #imports
 import json
@@ -208,6 +208,19 @@ def measure(
             logits = torch.cat(parts, 2) if len(parts) > 1 else parts[0]        # (K, C, N)
             for name in names: values[name].append(task.metrics[name].fn(logits, y))
     return {name: torch.cat(v).float().clone() for name, v in values.items()}
+
+# %% ../../nbs/networks/02_weights.ipynb #predict
+def predict_logits(
+    task:Task,
+    rows:Tensor,      # (K, D)
+    *,
+    split:str='test', # 'train', 'test' or 'test2'
+)->Tensor:            # (K, C, N)
+    "What K networks say to the inputs of a split."
+    layout, x = Layout(task.layers), task.inputs[split][0].to(rows.device)
+    K, _ = batch_sizes(layout, x.shape[1], rows.device.type)
+    with torch.inference_mode(): parts = [forward(layout, some, x) for some in layout.check(rows).split(K)]
+    return torch.cat(parts)
 
 # %% ../../nbs/networks/02_weights.ipynb #weight-scale
 PIXEL_STD = .538  # of ImageNet pixels scaled to [-1, 1]

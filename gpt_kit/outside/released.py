@@ -304,6 +304,7 @@ def import_model(
     info = dict(kind='model', config=model.config, task=task.name, fingerprint=task.fingerprint,
                 recipe=dict(imported='gpt-model'), store_seed=None, runs=None, schedule='linear',
                 metric=dict(name=f'test_{name}', unit=metric.unit, minimize=metric.minimize),
-                scale=scale, largest=10*scale, best=best, seen=sorted([best, worst]), seconds=0.)
+                scale=scale, largest=10*scale, best=best, seen=sorted([best, worst]), seconds=0.,
+                sampler=dict(solver='ddim', steps=10))
     write_tensors(out, model.state_dict(), info)
     return model

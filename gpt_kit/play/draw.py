@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['PALETTE', 'BLUE', 'ORANGE', 'GREEN', 'RED', 'PURPLE', 'INK', 'DIVERGING', 'NEWEST', 'BLUES', 'MARKS', 'Drawing',
            'points', 'curve', 'padded_range', 'log_ticks', 'log_axis', 'mosaic', 'filters', 'draw_picture',
-           'colour_limit', 'predicted_classes', 'draw_predictions', 'draw_prompts', 'draw_race', 'draw_legend',
-           'draw_map', 'draw_marks']
+           'colour_limit', 'predicted_classes', 'draw_inputs', 'draw_predictions', 'draw_prompts', 'draw_race',
+           'draw_legend', 'draw_map', 'draw_marks']
 
 # %% ../../nbs/play/03_draw.ipynb #imports
 import math
@@ -189,8 +189,7 @@ def predicted_classes(
     return _outputs(task, row, picks).argmax(0).numpy()
 
 def _draw_logits(fig, name, logits): # (n,) of a policy, where test episodes begin
-    colours = [BLUE if v > 0 else ORANGE for v in logits]
-    marker = dict(size=8, color=colours)
+    marker = dict(size=8, color=[BLUE if v > 0 else ORANGE for v in logits])
     fig.add(name, points(np.arange(len(logits)), logits, hover='logit %{y:.3g}', marker=marker))
     y = dict(title='logit (above 0: pushes right)', zeroline=True)
     fig.axes(name, dict(title='beginning of a test episode'), y)
@@ -203,26 +202,29 @@ def _draw_classes(fig, name, true, said, colours, classes): # (n,) each; names o
     ticks = dict(tickvals=list(range(len(classes))), ticktext=list(map(str, classes))) if classes else {}
     fig.axes(name, dict(title='test input'), dict(title='class (ring: true, dot: said)', **ticks))
 
+def draw_inputs(fig:Drawing, name:str, task:Task, picks:Tensor, *, columns:int, room:float=.45)->tuple:
+    "Test pictures with room for words below each: where its middle is (n,), (n,), and how high it is."
+    images, (c, h, w) = task.test[0][picks], task.image
+    if task.scaling: images = task.scaling.undo(images)
+    images, gap = images.view(-1, c, h, w).mean(1).numpy(), max(2, round(h*room))
+    white = images.min()
+    images = np.pad(images, ((0, 0), (0, gap), (0, 1)), constant_values=white)
+    scale = dict(colorscale=[(0, 'white'), (1, 'black')], showscale=False)
+    fig.add(name, dict(type='heatmap', z=mosaic(images, columns, white), hoverinfo='skip', **scale))
+    fig.picture_axes(name)
+    i = np.arange(len(picks))
+    return i % columns*(w + 2) + w/2 - .5, i//columns*(h + gap + 1) + h + gap/2 - .7, gap
+
 def draw_predictions(fig:Drawing, name:str, task:Task, row:Tensor, picks:Tensor, *, columns:int=5)->None:
     "Test inputs with what a network says about them, wrong ones marked; the logits of a policy."
     if task.game: return _draw_logits(fig, name, _outputs(task, row, picks)[0].numpy())
     said, true = predicted_classes(task, row, picks), task.test[1][picks].numpy()
     colours = [INK if right else RED for right in said == true]
     if task.image is None: return _draw_classes(fig, name, true, said, colours, task.classes)
-    c, h, w = task.image
-    images = task.test[0][picks]
-    if task.scaling: images = task.scaling.undo(images)
-    images = images.view(-1, c, h, w).mean(1).numpy()
-    gap, white = max(2, round(h*.45)), images.min()                      # room for the words
-    images = np.pad(images, ((0, 0), (0, gap), (0, 1)), constant_values=white)
-    scale = dict(colorscale=[(0, 'white'), (1, 'black')], showscale=False)
-    fig.add(name, dict(type='heatmap', z=mosaic(images, columns, white), hoverinfo='skip', **scale))
-    i = np.arange(len(picks))
-    x, y = i % columns*(w + 2) + w/2 - .5, i//columns*(h + gap + 1) + h + gap/2 - .7
+    x, y, _ = draw_inputs(fig, name, task, picks, columns=columns)
     names = task.classes or range(task.layers[-1][2])
     words = [f'{names[s]}' if s == t else f'✗ {names[s]}' for s, t in zip(said, true)]
     fig.add(name, points(x, y, 'text', text=words, textfont=dict(color=colours, size=13), cliponaxis=False))
-    fig.picture_axes(name)
 
 # %% ../../nbs/play/03_draw.ipynb #prompts
 NEWEST = dict(color=ORANGE, size=14, symbol='diamond', line=dict(color=INK, width=1.5))

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['USUAL_RATES', 'RACERS', 'PANELS', 'find_models', 'open_model', 'unseen_start', 'first_prompt', 'sweep_prompts',
            'map_answers', 'OptimizerRun', 'optimizer_choices', 'optimizer_run', 'log_spaced', 'ExplorerView',
-           'draw_explorer', 'Explorer', 'prompt_slider', 'first_look']
+           'draw_explorer', 'listen_controls', 'fit_listening', 'Explorer', 'prompt_slider', 'first_look']
 
 # %% ../../nbs/play/02_widgets.ipynb #imports
 from collections.abc import Iterator
@@ -21,6 +21,7 @@ from torch import Tensor
 
 from ..gpt.evaluate import unseen_starts
 from ..gpt.load import load, model_file
+from ..gpt.noise import normal_noise
 from ..gpt.prompt import Answer, Prompter
 from ..networks.checks import UserError
 from ..networks.collect import optimize
@@ -69,22 +70,27 @@ def first_prompt(ask:Prompter)->float:
 
 def sweep_prompts(
     ask:Prompter,
-    start:Tensor,  # (D,)
+    start:Tensor,       # (D,)
     *,
-    n:int=24,      # prompts, from the best in the training data to what the start has, or a bit beyond
-)->Tensor:         # (n, D) the best first
-    "The model's answers to prompts of all sizes from one start."
+    n:int=24,           # prompts, from the best in the training data to what the start has, or a bit beyond
+    guidance:float=1.,  # 1: from the start; 0: out of noise alone
+    seed:int=0,         # of the noise, the same for all
+)->Tensor:              # (n, D) the best first
+    "The model's answers to prompts of all sizes from one start or one noise."
     metric = ask.measure(start[None])                                          # (1,)
     (low, high), has = ask.seen, metric.item()
     tenth = .1*(high - low)
     if ask.info['metric']['minimize']: prompts = torch.linspace(low, min(high, max(has, low + tenth)), n)
     else: prompts = torch.linspace(high, max(low, min(has, high - tenth)), n)
-    return ask(start.expand(n, -1), prompts, metric=metric.expand(n)).rows
+    noise = normal_noise((1, len(start)), seed=seed).expand(n, -1)
+    return ask(start.expand(n, -1), prompts, metric=metric.expand(n), guidance=guidance, noise=noise).rows
 
-def map_answers(ask:Prompter, start:Tensor)->Landscape: # around the answers from one start (D,)
-    "The plane in which the answers from one start vary most, after Figure 8 of G.pt, and the metric on it."
-    answers = sweep_prompts(ask, start)
-    return map_metric(ask.task, pca_plane(answers), torch.cat([answers, start[None]]), ask.metric)
+def map_answers(ask:Prompter, start:Tensor, *, seed:int=0)->Landscape: # of a start (D,) and of noise
+    "Where answers from a start and those from noise alone vary most (G.pt, Figure 8), and the metric there."
+    ways = [w for w, can in ((1., ask.hide < 1), (0., ask.hide > 0)) if can]
+    answers = [sweep_prompts(ask, start, n=24//len(ways), guidance=w, seed=seed) for w in ways]
+    shown = torch.cat([*answers, start[None]])
+    return map_metric(ask.task, pca_plane(shown[:-1]), shown, ask.metric)
 
 @dataclass(frozen=True)
 class OptimizerRun:
@@ -132,6 +138,7 @@ class ExplorerView:
     run:OptimizerRun|None = None
     optimizer:str = 'sgd'
     step:int = 0                    # the optimizer's step that is looked at
+    guidance:float = 1.             # how much the model listened to the last of the chain
 
 PANELS = [['prompts']*4 + ['landscape']*4 + ['race']*4, ['start']*3 + ['answer']*3 + ['run']*3 + ['digits']*3]
 
@@ -141,7 +148,8 @@ def _draw_answer(fig, task, row): # (D,) what it says to the first test inputs
 def _draw_place(fig, v, m): # the landscape with the start, the answers so far, and the optimizer's path
     row = v.answer.rows[0]
     run = v.run.rows[log_spaced(len(v.run.rows))] if v.run else row[None][:0]
-    marks = dict(sgd=run, path=torch.stack([*v.chain, row]), start=v.chain[0][None], generated=row[None])
+    path = torch.stack([*v.chain, row] if v.guidance else v.chain)       # noise alone leads from nowhere
+    marks = dict(sgd=run, path=path, start=v.chain[0][None], generated=row[None])
     if v.ground is None: return fig.add('landscape', dict(type='contour'), *[points([], []) for _ in marks])
     draw_map(fig, 'landscape', m, v.ground, bar=False)
     draw_legend(fig, 'landscape', 'start', 'generated', 'path', 'sgd')
@@ -154,8 +162,9 @@ def draw_explorer(view:ExplorerView)->Drawing:
     v, task, who = view, view.ask.task, RACERS[view.optimizer]
     m, row, (asked, got) = task.metrics[v.ask.metric], v.answer.rows[0], v.tried[-1]
     step = min(v.step, len(v.run.rows) - 1) if v.run else 0
-    titles = dict(prompts=f'asked for {asked:.3g}, got {got:.3g} {m.unit}', race=f'{who} against one update',
-                  landscape='its place on the landscape', start='first layer: the start',
+    titles = dict(prompts=f'asked for {asked:.3g}, got {got:.3g} {m.unit}', race=f'{who} against one answer',
+                  landscape='its place on the landscape',
+                  start='first layer: the start' + ', not listened to'*(not v.guidance),
                   answer='the generated network', digits='what it says to test inputs',
                   run=f'{who}, {step} steps' if step == v.step else f'{who} is running')
     fig = Drawing(PANELS, titles, height=640, space=.05, heights=(5, 4))
@@ -168,6 +177,17 @@ def draw_explorer(view:ExplorerView)->Drawing:
     for name, picture in pictures.items(): draw_picture(fig, name, picture, limit)
     _draw_answer(fig, task, row)
     return fig
+
+# %% ../../nbs/play/02_widgets.ipynb #listen
+def listen_controls(guidance:float=1.)->list: # the slider, and words beside it
+    "How much does the model listen to the start?"
+    return [slider('listens to the start', guidance, 0., 1., .05), W.Label()]
+
+def fit_listening(ask:Prompter, listen:W.FloatSlider, words:W.Label)->None:
+    "Let the slider choose what a model has learned; say why where there is no choice."
+    listen.disabled, words.value = ask.hide in (0, 1), "0: noise alone, 1: the start's own future"
+    if ask.hide == 0: listen.value, words.value = 1., 'fixed: this model always needs a start'
+    if ask.hide == 1: listen.value, words.value = 0., 'fixed: this model has never seen a start'
 
 # %% ../../nbs/play/02_widgets.ipynb #explorer
 def _prompt_label(ask): return f"prompt: test {ask.metric} ({ask.info['metric']['unit']})"
@@ -187,7 +207,8 @@ class Explorer(Live):
         self.model = dropdown('model', names, first, width='13em')
         self.prompt = slider('prompt', 0., 0., 1., .01, width='34em')
         self.start, self.noise = slider('starting network', 0, 0, 63), slider('noise seed', 0, 0, 99)
-        self.steps, self.eta = slider('DDIM steps', 10, 1, 50), slider('η, fresh noise', 0., 0., 1., .05)
+        self.listen, self.why = listen_controls()
+        self.steps, self.eta = slider('sampler steps', 20, 1, 50), slider('η, fresh noise', 0., 0., 1., .05)
         self.optimizer = dropdown('race against', ['none'])
         self.at = slider('steps of the race', 30, 0, race_steps)
         self.again = self.button('again', self.ask_again, 'make this network the next start')
@@ -196,9 +217,10 @@ class Explorer(Live):
         self.save_view = self.button('save view', self.write_view, 'write this figure as a page')
         self.read_model()
         rows = [[self.model, self.prompt, self.again, self.over],
-                [self.start, self.noise, self.steps, self.eta],
+                [self.start, self.listen, self.why], [self.noise, self.steps, self.eta],
                 [self.optimizer, self.at, self.save_net, self.save_view]]
-        super().__init__(self.look, [w for row in rows for w in row if not isinstance(w, W.Button)], rows)
+        watched = [w for row in rows for w in row if not isinstance(w, (W.Button, W.Label))]
+        super().__init__(self.look, watched, rows)
 
     def read_model(self)->None:
         "Read the chosen model and give the prompt its range and unit."
@@ -210,6 +232,8 @@ class Explorer(Live):
         self.prompt.value = first_prompt(ask)
         self.prompt.min, self.prompt.max, self.prompt.step = low, high, (high - low)/200
         self.prompt.description = _prompt_label(ask)
+        fit_listening(ask, self.listen, self.why)
+        self.steps.max, self.steps.value = max(50, ask.sampler['steps']), ask.sampler['steps']
         self.loading = False
         self.reset()
 
@@ -230,18 +254,19 @@ class Explorer(Live):
         if self.name != self.model.value: self.read_model()
         if self.begun != (self.name, self.start.value): self.reset()
         v = self.view = replace(self.view, optimizer=self.optimizer.value, step=self.at.value)
-        before, start = v.chain[-1][None], self.start.value
-        metric, prompt = v.ask.measure(before), self.prompt.value                             # (1,)
-        v.answer = v.ask(before, prompt, metric=metric, seed=self.noise.value, steps=self.steps.value,
-                         eta=self.eta.value)
+        v.guidance, start, seed, eta = (c.value for c in (self.listen, self.start, self.noise, self.eta))
+        before, prompt = v.chain[-1][None], self.prompt.value
+        metric, solver = v.ask.measure(before), 'ddim' if eta else None        # dpm adds no noise
+        v.answer = v.ask(before, prompt, metric=metric, guidance=v.guidance, seed=seed, solver=solver,
+                         steps=self.steps.value, eta=eta)
         v.metric, tried = metric.item(), (prompt, v.answer.metric.item())
         if tried not in v.tried[-1:]: v.tried = [*v.tried[-199:], tried]
-        place, race = ('landscape', v.ask, start), ('race', v.ask, start, v.optimizer)
-        v.ground, v.run = self.kept.get(place), self.kept.get(race)
+        place, race = ('landscape', v.ask, start, seed), ('race', v.ask, start, v.optimizer)
+        v.ground, v.run = self.kept.get(place, v.ground), self.kept.get(race)
         yield draw_explorer(v)
-        if v.ground is None:
+        if place not in self.kept:
             yield 'mapping the landscape'
-            v.ground = self.keep(place, map_answers(v.ask, v.chain[0]))
+            v.ground = self.keep(place, map_answers(v.ask, v.chain[0], seed=seed))
             yield draw_explorer(v)
         if v.run is None:
             yield f'running {RACERS[v.optimizer]}'
@@ -271,7 +296,8 @@ def start_over(self:Explorer)->None:
 def stem(self:Explorer)->str:
     "A name for files of what is shown."
     stem = (f"{self.name}-start{self.start.value}-prompt{self.prompt.value:.3g}-noise{self.noise.value}"
-            f"-steps{self.steps.value}-eta{self.eta.value:g}-update{len(self.view.chain)}")
+            f"-guidance{self.listen.value:g}-steps{self.steps.value}-eta{self.eta.value:g}"
+            f"-update{len(self.view.chain)}")
     return stem.replace(' ', '-').replace('/', '-')
 
 @patch
@@ -297,17 +323,18 @@ def first_look(
     *,
     start:int=0,    # which untrained network
 )->Live:
-    "One slider: a prompt, and the network that comes."
+    "A prompt, and the network that comes: from a start, out of noise, or between the two."
     ask = open_model(name)
-    task, prompt, tried = ask.task, prompt_slider(ask), []
+    task, prompt, (listen, words), tried = ask.task, prompt_slider(ask), listen_controls(), []
+    fit_listening(ask, listen, words)
     m, row = task.metrics[ask.metric], unseen_start(task, start)[None]         # (1, D)
     metric = ask.measure(row)
-    limit = colour_limit(filters(task, ask(row, ask.best, metric=metric).rows[0]))
+    limit = colour_limit(filters(task, ask(row, ask.best, metric=metric, guidance=listen.value).rows[0]))
     pictures = task.image and ask.layout.layers[0][0] == 'Linear'
     titles = dict(weights='what its hidden neurons look for' if pictures else 'its first layer',
                   digits='what it says to test inputs')
     def job():
-        answer = ask(row, prompt.value, metric=metric)
+        answer = ask(row, prompt.value, metric=metric, guidance=listen.value)
         asked, got = prompt.value, answer.metric.item()
         tried[:] = [*tried[-199:], (asked, got)]
         titles['prompts'] = f'asked for {asked:.3g}, got {got:.3g} {m.unit}'
@@ -316,4 +343,4 @@ def first_look(
         draw_picture(fig, 'weights', filters(task, answer.rows[0]), limit)
         _draw_answer(fig, task, answer.rows[0])
         yield fig
-    return Live(job, [prompt])
+    return Live(job, [prompt, listen], [[prompt], [listen, words]])

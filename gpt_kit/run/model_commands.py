@@ -96,16 +96,6 @@ def _collect(
     print(collect(t, path, runs, recipe=recipe, seed=seed, make_shards=make_shards, device=device))
 
 # %% ../../nbs/run/06_model_commands.ipynb #train
-def _world_of(preset, store, tokens, behaviour):
-    "What a preset says, or what is usual for the networks of a store."
-    from gpt_kit.gpt.presets import World, default_model, default_training, get_world
-    if preset: return get_world(preset)
-    layers = store.layout.layers
-    metric = next(m for m in store.metrics if m.startswith('test_')).removeprefix('test_')
-    model = default_model(layers, tokens or 'neuron')
-    training = default_training(layers, model['tokens'], behaviour)
-    return World(store.info['task'], metric, layers, store.R, None, model, training)
-
 def _training_costs(out, data, model, config, seconds): # lines to say before a training begins
     from gpt_kit.gpt.presets import needs_text, training_needs
     from gpt_kit.gpt.loop import read_training
@@ -130,12 +120,13 @@ def _train(
     depth:int=None,         # transformer blocks (default: 4)
     heads:int=None,         # attention heads (default: 6, or 4)
     condition:str=None,     # how it is told prompts: 'adaptive' LayerNorm (default) or the paper's 'tokens'
-    steps:int=None,         # training steps (default: 2000, or 4500 for several hidden layers)
+    steps:int=None,         # training steps (default: 1000, or 4500 for several hidden layers)
     batch:int=None,         # pairs of checkpoints in each (default: 32, or 16)
-    lr:float=None,          # greatest learning rate (default: 0.003, or 0.002 where behaviour has a weight)
+    lr:float=None,          # greatest learning rate (default: 0.003, or 0.002 for several hidden layers)
     sampling:str=None,      # of pairs of checkpoints: 'even' over the metric (default) or 'paper'
     power:float=None,       # of 'even': how much good networks are favoured, 1 not at all (default: 2)
-    behaviour:float=None,   # weight of what networks do, 0: off (default: 5 for convolutions and policies)
+    behaviour:float=None,   # weight of what networks do, 0: off (default: 10, where their inputs are known)
+    hide:float=None,        # share of pairs whose start is hidden, to answer from noise alone (default: 0.3)
     seed:int=0,             # of weights, pairs and noise
     task:str=None,          # the store's own, 'module:function'; needed when it is none of the kit's
     device:str='cpu',       # 'cpu', 'cuda' or 'mps'
@@ -145,22 +136,22 @@ def _train(
     from gpt_kit.gpt.behaviour import behaviour_for
     from gpt_kit.gpt.loop import SingleProcess, check_model_place, get_device
     from gpt_kit.gpt.model import GPT
-    from gpt_kit.gpt.presets import seconds_per_step
+    from gpt_kit.gpt.presets import get_world, seconds_per_step, usual_world
     from gpt_kit.gpt.train import prepare_data, train_gpt
     from gpt_kit.networks.registry import task_of
     from gpt_kit.networks.store import Store
     from gpt_kit.outside.cluster import Accelerated, is_launched
-    check_ranges(width=width, depth=depth, heads=heads, steps=steps, batch=batch, lr=lr, power=power,
-                 behaviour=behaviour, seed=seed)
+    changes = _given(steps=steps, batch=batch, lr=lr, behaviour=behaviour, hide=hide)
+    check_ranges(width=width, depth=depth, heads=heads, power=power, seed=seed, **changes)
     engine = Accelerated() if is_launched() else SingleProcess()
     device = get_device(engine.device or device)
     check_model_place(out, sources=(store,))
     there = Store(store).verify()
     if task: task = task_of(there.info, task)
-    world = _world_of(preset, there, tokens, behaviour)
+    world = get_world(preset) if preset else usual_world(there, tokens or 'neuron', task=task)
     data = prepare_data(there, f'test_{metric or world.metric}')
     sizes = _given(tokens=tokens, width=width, depth=depth, heads=heads, condition=condition)
-    config = replace(world.training, **_given(steps=steps, batch=batch, lr=lr, behaviour=behaviour))
+    config = replace(world.training, **changes)
     pairs = dict(sampling=world.sampling, power=world.power) | _given(sampling=sampling, power=power)
     torch.manual_seed(seed)
     model = GPT(there.layout.layers, **dict(metric_scale=data.metric_scale) | world.model | sizes)
@@ -168,7 +159,7 @@ def _train(
     each = seconds_per_step(model, data, config, sampling=pairs['sampling'], device=device, behaviour=behaves)
     if engine.main: print(_training_costs(out, data, model, config, each))
     history = train_gpt(model, data, config, out, seed=seed, **pairs, device=device, engine=engine,
-                        every=max(100, config.steps//100), behaviour=behaves)
+                        every=max(100, config.steps//100), behaviour=behaves, sampler=world.sampler)
     if history and engine.main:
         print(f"{out}: loss on {len(data.held_out)} held-out runs {history[-1]['held_out']:.4f}")
 
@@ -178,9 +169,10 @@ def _prompt(
     model:str,          # a trained model: a file, or the name of one that comes with the kit
     prompt:float,       # the test metric to ask for
     start:str=None,     # network to start from: a state_dict in .safetensors or .pt (default: a random one)
+    guidance:float=1.,  # how much to listen to the start; 0: not at all, a network from noise alone
     out:str=None,       # write the new network to this file: .safetensors for its state_dict, or .onnx
     seed:int=0,         # of the fresh start and the noise
-    steps:int=10,       # of the sampler
+    steps:int=None,     # of the sampler (default: as the model's file says)
     updates:int=1,      # ask so many times, each time from the last answer
     task:str=None,      # the networks' own, 'module:function'; needed when it is none of the kit's
     device:str='cpu',   # 'cpu', 'cuda' or 'mps'
@@ -191,17 +183,25 @@ def _prompt(
     from gpt_kit.gpt.load import model_file
     from gpt_kit.networks.exports import check_network_place, usage_text, write_network
     from gpt_kit.networks.states import read_network
-    check_ranges(sampler_steps=steps, updates=updates, seed=seed)
+    check_ranges(sampler_steps=steps, updates=updates, seed=seed, guidance=guidance)
     if out: check_network_place(out, sources=(model_file(model), start))
     ask = _load(model, device, task)
-    rows = unseen_starts(ask.task, 1, seed) if start is None else read_network(start, ask.layout)[None]
-    path = list(recursive(ask, rows, prompt, n=updates, seed=seed, steps=steps))
-    before, *achieved = [f"{metric.item():.4g}" for _, metric in path]
-    unit = ask.info['metric']['unit']
-    print(f"test {ask.metric} ({unit}): before {before}, asked {prompt:.4g}, "
-          f"achieved {', then '.join(achieved)}")
+    what, options = f"test {ask.metric} ({ask.info['metric']['unit']})", dict(seed=seed, steps=steps)
+    if guidance:
+        rows = unseen_starts(ask.task, 1, seed) if start is None else read_network(start, ask.layout)[None]
+        path = list(recursive(ask, rows, prompt, n=updates, guidance=guidance, **options))
+        before, *achieved = [f"{metric.item():.4g}" for _, metric in path]
+        row = path[-1][0][0]
+        print(f"{what}: before {before}, asked {prompt:.4g}, achieved {', then '.join(achieved)}")
+    else:
+        if start or updates > 1:
+            raise UserError("guidance 0 listens to no network, neither a start nor an earlier answer; "
+                            "leave out --start and --updates, or give a guidance of more than 0")
+        answer = ask(prompt, **options)
+        row = answer.rows[0]
+        print(f"{what}: asked {prompt:.4g}, achieved {answer.metric.item():.4g} from noise alone")
     if not out: return
-    write_network(out, path[-1][0][0], ask.layout, ask.task)
+    write_network(out, row, ask.layout, ask.task)
     print(f"{out}: {ask.layout}; {usage_text(out, ask.task)}")
 
 # %% ../../nbs/run/06_model_commands.ipynb #calibrate
@@ -224,12 +224,16 @@ def _calibrate(
         ask = _load(model, device, task)
         there = ask.same_task(Store(store)).verify()
         runs = prepare_data(there, f'test_{ask.metric}').runs[:starts]
-        curve = calibration(ask, there.rows(runs, 0*runs))
+        rows, curves = there.rows(runs, 0*runs), {}
+        if ask.hide < 1: curves['calibration'] = calibration(ask, rows)
+        if ask.hide: curves['calibration_from_noise'] = calibration(ask, rows, guidance=0)
         tensors, info = read_tensors(file, 'model')
-        write_tensors(file, tensors, dict(info, calibration=curve))
-    told, given = (', '.join(f'{1 - share:.0%}' for share in curve[k][::9]) for k in ('told', 'given'))
-    print(f"{model}: told to go {told} of the way from a start to the best in the data, it goes {given}, "
-          f"mean of {len(runs)} starts; from now on prompts are corrected by this curve")
+        write_tensors(file, tensors, info | curves)
+    for name, curve in curves.items():
+        told, given = (', '.join(f'{1 - share:.0%}' for share in curve[k][::9]) for k in ('told', 'given'))
+        way = 'from a start' if name == 'calibration' else 'by noise alone, from an average start'
+        print(f"{model}: told to go {told} of the way {way} to the best in the data, it goes {given}, "
+              f"mean of {len(runs)} starts; from now on prompts are corrected by this curve")
 
 # %% ../../nbs/run/06_model_commands.ipynb #evaluate
 def _tuned(task, rows, n_steps): # as `optimizer_grid`, after one step and after a full run
@@ -256,7 +260,8 @@ def _evaluate(
     model:str,          # a trained model: a file, or the name of one that comes with the kit
     starts:int=64,      # unseen networks to start from
     seed:int=0,         # of the starts and the noise
-    steps:int=10,       # of the sampler
+    guidance:float=1.,  # how much to listen to the starts; 0: networks from noise alone
+    steps:int=None,     # of the sampler (default: as the model's file says)
     opt_steps:int=400,  # length of the optimizers' full runs
     store:str=None,     # check that this store is about the model's task
     json:str=None,      # also write the numbers to this file
@@ -268,12 +273,12 @@ def _evaluate(
     from gpt_kit.gpt.load import model_file
     from gpt_kit.networks.store import Store
     from gpt_kit.networks.weights import measure
-    check_ranges(starts=starts, start_seed=seed, sampler_steps=steps, opt_steps=opt_steps)
+    check_ranges(starts=starts, start_seed=seed, sampler_steps=steps, opt_steps=opt_steps, guidance=guidance)
     if json: check_output(json, ('.json',), sources=(model_file(model), store))
     ask = _load(model, device, task)
     if store is not None: ask.same_task(Store(store))
-    r, unit = prompt_alignment(ask, n_starts=starts, seed=seed, steps=steps), ask.info['metric']['unit']
-    best, second, baselines = r['achieved'][:, 0], None, {}
+    r = prompt_alignment(ask, n_starts=starts, seed=seed, steps=steps, guidance=guidance)
+    best, second, baselines, unit = r['achieved'][:, 0], None, {}, ask.info['metric']['unit']
     mean, std = best.mean().item(), best.std(correction=0).item()
     print(f"prompt alignment on test {ask.metric}, {starts} unseen starts × 20 prompts: {r['alignment']:.4f}")
     print(f"asked for the best in the training data, {ask.best:.4g} {unit}: {mean:.4g} ± {std:.2g}")
@@ -289,7 +294,8 @@ def _evaluate(
         print(f"{t['optimizer']:27}{t['steps']:7}   {t['mean']:.4g}")
         baselines[f"{t['optimizer']}_{t['steps'] if t['steps'] < opt_steps else 'full'}"] = t['mean']
     if not json: return
-    numbers = dict(model=str(model), metric=ask.metric, starts=starts, seed=seed, steps=steps,
+    numbers = dict(model=str(model), metric=ask.metric, starts=starts, seed=seed, guidance=guidance,
+                   **ask.sampler | _given(steps=steps),
                    prompt_alignment=r['alignment'], best_in_data=ask.best, best_prompt=mean,
                    best_prompt_std=std, best_prompt_second_test=second, baselines=baselines)
     _write_numbers(json, numbers)

@@ -23,6 +23,7 @@ from ..networks.tasks import Task
 from ..networks.weights import measure
 from ..play.draw import BLUE, GREEN, ORANGE, Drawing, draw_map, draw_marks, log_axis, points
 from ..play.landscape import Plane, map_metric, pca_plane
+from ..play.many import metric_along_line
 
 # %% ../../nbs/study/04_diversity.ipynb #answer-grid
 def answer_grid(
@@ -98,8 +99,7 @@ def loss_barriers(
     n:int=9,       # points between the ends
 )->Tensor:         # (P,) in the metric's unit, 0 or more
     "How much worse than the worse end the straight way between two networks gets (Frankle et al. 2020)."
-    way = torch.lerp(a[:, None], b[:, None], torch.linspace(0, 1, n + 2)[:, None])   # (P, n + 2, D)
-    worse = _worse(task, way, metric)
+    worse = metric_along_line(task, a, b, metric, n=n + 2)*(1 if task.metrics[metric].minimize else -1)
     return worse.amax(1) - torch.maximum(worse[:, 0], worse[:, -1])
 
 def farthest_points(

@@ -15,6 +15,7 @@ from contextlib import chdir, contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import NamedTuple
 
+from forked import run_command
 from gpt_kit.networks.checks import UserError
 from gpt_kit.run.commands import main
 
@@ -128,6 +129,12 @@ def command_alone(folder, words):
     return r.returncode, *(t.decode('utf-8', 'replace') for t in (r.stdout, r.stderr))
 
 
+def command_forked(folder, words):
+    "The same in one that begins with everything imported."
+    r = run_command(*words, cwd=folder)
+    return r.returncode, r.stdout, r.stderr
+
+
 NOTE = 'gpt-kit: note: '
 
 
@@ -177,15 +184,17 @@ def _try(case, folder, alone):
     try:
         if callable(case.do):
             with at_home(folder), limits(): return _call_end(case, folder)
-        if alone: return _command_end(case, folder, lambda words: command_alone(folder, words))
+        if alone: return _command_end(case, folder, lambda words: alone(folder, words))
         with at_home(folder), limits(): return _command_end(case, folder, command_here)
     except BaseException as e:       # this is what must not happen
         where = [f"{Path(f.filename).stem}:{f.lineno}" for f in traceback.extract_tb(e.__traceback__)[-6:]]
         return Outcome('traceback', f"{' '.join(where)}\n{type(e).__name__}: {str(e)[:300]}")
 
 
-def judge(case, folder, *, alone=False):
-    "Try a case in an empty folder, which is gone afterwards, and say how it ended."
+def judge(case, folder, *, alone=None):
+    """Try a case in an empty folder, which is gone afterwards, and say how it ended.
+
+    `alone` is what runs a command in a process of its own: `command_alone` or `command_forked`."""
     folder = Path(folder)
     folder.mkdir(parents=True)
     try:
@@ -199,7 +208,7 @@ def judge(case, folder, *, alone=False):
     finally: shutil.rmtree(folder)
 
 
-def try_cases(cases, n, folder, *, seed=0, alone=False):
+def try_cases(cases, n, folder, *, seed=0, alone=None):
     "Draw n cases of a strategy; all of them with their outcomes."
     from hypothesis import HealthCheck, Phase, given, settings
     from hypothesis import seed as seeded

@@ -1,0 +1,115 @@
+"Starts given, hidden, and everything between; from noise alone."
+import pytest, torch
+
+from gpt_kit.gpt.evaluate import prompt_alignment, unseen_starts
+from gpt_kit.gpt.load import load
+from gpt_kit.gpt.loop import TrainConfig
+from gpt_kit.gpt.prompt import Prompter, calibration
+from gpt_kit.gpt.train import prepare_data, sample_pairs
+from gpt_kit.networks.checks import UserError
+from gpt_kit.networks.store import read_tensors, write_tensors
+
+@pytest.fixture(scope='module')
+def starts(task): return unseen_starts(task, 3)
+
+def other(ask, **info): # the same model, with something else in its file
+    return Prompter(ask.model, ask.info | info)
+
+def hides(ask, share): return other(ask, training=dict(hide=share))
+
+def test_from_noise_alone(ask):
+    "A number and n: as many networks, each by its own noise, whatever how many are asked for."
+    many = ask(1., n=4, seed=7)
+    assert many.rows.shape == (4, ask.layout.D) and many.rows.isfinite().all()
+    torch.testing.assert_close(ask(1., n=2, guidance=0, seed=7).rows, many.rows[:2])
+    assert len(ask(1.)) == 1 and not torch.equal(ask(1., seed=8).rows, many.rows[:1])
+    assert not torch.allclose(many.rows[0], many.rows[1])
+    noise = torch.randn(5, ask.layout.D)
+    assert len(ask(1., noise=noise)) == 5
+    torch.testing.assert_close(ask(torch.tensor([1., 2.]), n=2).rows[0], ask(1.).rows[0])
+
+def test_guidance_0_does_not_look_at_starts(ask, starts):
+    "Nor does it measure them."
+    free = ask(1., n=3, seed=2).rows
+    assert torch.equal(ask(starts, 1., guidance=0, seed=2).rows, free)
+    assert torch.equal(ask(starts + 1, 1., guidance=0, seed=2, metric=torch.full((3,), torch.nan)).rows, free)
+
+def test_guidance_1_is_the_default_with_starts(ask, starts):
+    assert torch.equal(ask(starts, 1.).rows, ask(starts, 1., guidance=1).rows)
+    assert not torch.allclose(ask(starts, 1.).rows, ask(starts, 1., guidance=0).rows)
+
+def test_guidance_mixes_both_guesses(ask, starts):
+    "With one step an answer is the guess, so a half is the middle, and 2 is as far beyond."
+    free, half, given, beyond = (ask(starts, 1., guidance=w, steps=1).rows for w in (0, .5, 1, 2))
+    torch.testing.assert_close(half, (free + given)/2, atol=1e-5, rtol=0)
+    torch.testing.assert_close(beyond, 2*given - free, atol=1e-5, rtol=0)
+
+@pytest.mark.parametrize('given, why', [
+    (dict(guidance=.5), 'networks to start from'), (dict(guidance=-1), 'from 0 to 10'),
+    (dict(guidance='much'), 'guidance'), (dict(n=0), 'number of networks'),
+    (dict(n=2, noise=torch.zeros(3, 1210)), 'noise of its own')])
+def test_noise_alone_refuses(ask, given, why):
+    with pytest.raises(UserError, match=why) as e: ask(1., **given)
+    assert '\n' not in str(e.value)
+
+def test_starts_or_a_number_of_networks(ask, starts):
+    with pytest.raises(UserError, match='give one of them'): ask(starts, 1., n=3)
+    with pytest.raises(UserError): ask(starts)                    # and no prompt
+
+def test_models_that_need_a_start_say_so(ask, starts):
+    old = hides(ask, 0.)
+    for question in ((1.,), (starts, 1.)):
+        with pytest.raises(UserError, match='--hide 0.3'): old(*question, guidance=0)
+    assert torch.equal(old(starts, 1.).rows, ask(starts, 1.).rows)
+
+def test_models_that_never_saw_a_start_say_so(ask, starts):
+    free = hides(ask, 1.)
+    with pytest.raises(UserError, match='guidance 0'): free(starts, 1.)
+    assert torch.equal(free(1.).rows, ask(1.).rows)
+
+def test_a_share_of_the_starts_is_hidden(store):
+    data = prepare_data(store, 'test_loss')
+    for share in (0., .3, 1.):
+        pairs = sample_pairs(data, data.runs, 2000, torch.Generator().manual_seed(0), hide=share)
+        assert abs(pairs.hidden.float().mean() - share) < .04
+
+def test_alignment_from_noise(ask, starts):
+    "The same prompts as with the starts; every answer has noise of its own."
+    found, given = (prompt_alignment(ask, starts=starts, n_prompts=4, guidance=w) for w in (0, 1))
+    assert torch.equal(found['prompts'], given['prompts'])
+    free = ask(found['prompts'].flatten(), n=12).rows
+    assert torch.equal(found['rows'].flatten(0, 1), free)
+
+def test_noise_alone_has_a_calibration_of_its_own(ask, starts):
+    "Fitted between the best in the data and the mean metric of some starts; the other curve has no say."
+    curve = calibration(ask, starts, guidance=0)
+    assert curve['worst'] == pytest.approx(ask.measure(starts).mean().item(), rel=1e-6)
+    halved = dict(told=[0., .5], given=[0., 1.], worst=curve['worst'])
+    asked = other(ask, calibration_from_noise=halved)
+    way = curve['worst'] - ask.best
+    wanted = ask(ask.best + .3*way, n=2).rows
+    torch.testing.assert_close(asked(ask.best + .6*way, n=2).rows, wanted, atol=1e-4, rtol=0)
+    assert torch.equal(asked(starts, 1.).rows, ask(starts, 1.).rows)
+    assert torch.equal(other(ask, calibration=halved)(1., n=2).rows, ask(1., n=2).rows)
+
+def test_hide_is_a_share():
+    with pytest.raises(UserError, match='share of pairs'): TrainConfig(hide=1.5)
+
+def test_a_model_of_before_needs_a_start(model_file, starts, tmp_path):
+    "It knows nothing of hidden starts."
+    tensors, info = read_tensors(model_file, 'model')
+    for name in ('hidden', 'errors'): del tensors[name]
+    del info['sampler'], info['training']['hide']
+    old = tmp_path/'old.safetensors'
+    write_tensors(old, tensors, info)
+    with pytest.raises(UserError, match='--hide 0.3'): load(old)(1.)
+    wanted = load(model_file)(starts, 1., solver='ddim', steps=10).rows
+    torch.testing.assert_close(load(old)(starts, 1.).rows, wanted)
+
+@pytest.mark.parametrize('sampler', [
+    dict(solver='euler', steps=5), dict(solver='dpm', steps=0), dict(solver='dpm')])
+def test_a_sampler_that_is_none(model_file, tmp_path, sampler):
+    tensors, info = read_tensors(model_file, 'model')
+    odd = tmp_path/'odd.safetensors'
+    write_tensors(odd, tensors, info | dict(sampler=sampler))
+    with pytest.raises(UserError): load(odd)
