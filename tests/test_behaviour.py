@@ -4,7 +4,7 @@ import json
 import pytest, torch
 
 from gpt_kit.gpt.behaviour import BehaviourLoss, behaviour_for
-from gpt_kit.gpt.diffusion import linear_schedule
+from gpt_kit.gpt.diffusion import add_noise, linear_schedule
 from gpt_kit.gpt.load import load_model
 from gpt_kit.gpt.loop import TrainConfig, TrainState, train
 from gpt_kit.gpt.model import GPT
@@ -82,7 +82,7 @@ def test_a_model_learns_from_it(world):
     "The same few steps with and without: with it, guesses behave more like the true networks."
     task, data, behaves = world
     ab, got = linear_schedule(), []
-    for behaviour in (None, BehaviourLoss(task, data, weight=10.)):
+    for behaviour in (None, BehaviourLoss(task, data, weight=100.)):         # it counts in few pairs
         def loss(m, g):
             pairs = sample_pairs(data, data.runs, 16, g)
             return diffusion_loss(m, pairs, ab, g, behaviour=behaviour)
@@ -90,8 +90,9 @@ def test_a_model_learns_from_it(world):
         for _ in train(state, loss): pass
         g = generator(3)
         p = sample_pairs(data, data.held_out, 64, g)
-        noise, late = torch.randn(p.future.shape, generator=g), torch.full((64,), 999)
-        with torch.no_grad(): guess = state.ema(noise, late, p.start, p.prompt, p.metric)
+        j, noise = torch.full((64,), 50), torch.randn(p.future.shape, generator=g)
+        noised = add_noise(p.future, ab[j], noise)                              # little, as where it counts
+        with torch.no_grad(): guess = state.ema(noised, j, p.start, p.prompt, p.metric)
         got.append(behaves(guess, p.future, g).item())
     without, with_it = got
     assert with_it < .97*without, got

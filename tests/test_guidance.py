@@ -1,11 +1,15 @@
 "Starts given, hidden, and everything between; from noise alone."
 import pytest, torch
 
+from gpt_kit.gpt.behaviour import BehaviourLoss
+from gpt_kit.gpt.diffusion import linear_schedule
 from gpt_kit.gpt.evaluate import prompt_alignment, unseen_starts
 from gpt_kit.gpt.load import load
 from gpt_kit.gpt.loop import TrainConfig
+from gpt_kit.gpt.model import GPT
+from gpt_kit.gpt.presets import seconds_per_step
 from gpt_kit.gpt.prompt import Prompter, calibration
-from gpt_kit.gpt.train import prepare_data, sample_pairs
+from gpt_kit.gpt.train import diffusion_loss, noise_bins, prepare_data, sample_pairs, update_errors
 from gpt_kit.networks.checks import UserError
 from gpt_kit.networks.store import read_tensors, write_tensors
 
@@ -46,7 +50,8 @@ def test_guidance_mixes_both_guesses(ask, starts):
 
 @pytest.mark.parametrize('given, why', [
     (dict(guidance=.5), 'networks to start from'), (dict(guidance=-1), 'from 0 to 10'),
-    (dict(guidance='much'), 'guidance'), (dict(n=0), 'number of networks'),
+    (dict(guidance='much'), 'guidance'), (dict(guidance=[0]), 'guidance'),
+    (dict(n=0), 'number of networks'), (dict(n=[2]), 'number of networks'),
     (dict(n=2, noise=torch.zeros(3, 1210)), 'noise of its own')])
 def test_noise_alone_refuses(ask, given, why):
     with pytest.raises(UserError, match=why) as e: ask(1., **given)
@@ -54,7 +59,10 @@ def test_noise_alone_refuses(ask, given, why):
 
 def test_starts_or_a_number_of_networks(ask, starts):
     with pytest.raises(UserError, match='give one of them'): ask(starts, 1., n=3)
-    with pytest.raises(UserError): ask(starts)                    # and no prompt
+    with pytest.raises(UserError, match='no prompt'): ask(starts)
+    with pytest.raises(UserError, match='no prompt'): ask()
+    assert torch.equal(ask(prompt=1., n=2).rows, ask(1., n=2).rows)
+    assert len(ask(torch.tensor([1., 2.]))) == 2
 
 def test_models_that_need_a_start_say_so(ask, starts):
     old = hides(ask, 0.)
@@ -100,6 +108,7 @@ def test_a_model_of_before_needs_a_start(model_file, starts, tmp_path):
     tensors, info = read_tensors(model_file, 'model')
     for name in ('hidden', 'errors'): del tensors[name]
     del info['sampler'], info['training']['hide']
+    info['calibration'] = dict(told=[0., 1.], given=[0., 1.])
     old = tmp_path/'old.safetensors'
     write_tensors(old, tensors, info)
     with pytest.raises(UserError, match='--hide 0.3'): load(old)(1.)
@@ -113,3 +122,44 @@ def test_a_sampler_that_is_none(model_file, tmp_path, sampler):
     odd = tmp_path/'odd.safetensors'
     write_tensors(odd, tensors, info | dict(sampler=sampler))
     with pytest.raises(UserError): load(odd)
+
+@pytest.mark.parametrize('training', [3, dict(hide='a'), dict(hide=2)])
+def test_a_training_that_cannot_be(model_file, tmp_path, training):
+    tensors, info = read_tensors(model_file, 'model')
+    odd = tmp_path/'odd.safetensors'
+    write_tensors(odd, tensors, info | dict(training=training))
+    with pytest.raises(UserError): load(odd)
+
+@pytest.mark.parametrize('name', ['cartpole-return', 'digits-cnn-loss', 'digits-error', 'digits-loss'])
+def test_every_model_that_ships_is_loaded(name): load(name)
+
+def test_parts_draw_alike(task, store):
+    "Whoever computes a part of a batch draws as all others do, whether or not the part has little noise."
+    data, ab, ends = prepare_data(store, 'test_loss'), linear_schedule(), []
+    torch.manual_seed(0)
+    model, behaviour = GPT(store.info['layers'], width=24, depth=1, heads=2), BehaviourLoss(task, data)
+    for part in ((0, 1), (0, 4), (3, 4)):
+        g = torch.Generator().manual_seed(0)
+        for _ in range(10):
+            pairs = sample_pairs(data, data.runs, 8, g, hide=.5)
+            diffusion_loss(model, pairs, ab, g, objective='even', part=part, behaviour=behaviour)
+        ends.append(g.get_state())
+    assert all(torch.equal(ends[0], end) for end in ends)
+
+def test_errors_are_running_means():
+    "With a start and without, at each amount of noise; several at once count as one by one with their mean."
+    errors = torch.ones(2, 40)
+    hidden, bins = torch.tensor([False, True, True]), torch.tensor([3, 5, 5])
+    update_errors(errors, hidden, bins, torch.tensor([.5, .2, .4]))
+    assert errors[0, 3].item() == pytest.approx(.98*1 + .02*.5)
+    assert errors[1, 5].item() == pytest.approx(.98**2*1 + (1 - .98**2)*.3)
+    assert (errors != 1).sum() == 2
+    bins = noise_bins(linear_schedule())
+    assert bins.min() >= 0 and bins.max() < 40 and bins.diff().max() <= 0
+
+def test_timing_changes_no_model(store):
+    data = prepare_data(store, 'test_loss')
+    model = GPT(store.info['layers'], width=24, depth=1, heads=2)
+    before = {n: t.clone() for n, t in model.state_dict().items()}
+    seconds_per_step(model, data, TrainConfig(steps=2, batch=4))
+    assert all(torch.equal(before[n], t) for n, t in model.state_dict().items())

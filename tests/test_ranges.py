@@ -155,7 +155,8 @@ WORDS = dict(collect=['store'], train=['nowhere', 'm.safetensors'], prompt=['dig
              calibrate=['digits-loss', 'nowhere'], evaluate=['digits-loss'],
              **{'import': ['gpt-model', 'mnist_loss.pt']})
 # what counts as nothing given, or may be anything
-FINE = {('collect', 'ray', 0), ('train', 'behaviour', 0), ('import', 'best', 0), ('import', 'best', -1)}
+FINE = {('collect', 'ray', 0), ('train', 'behaviour', 0), ('import', 'best', 0), ('import', 'best', -1),
+        ('train', 'hide', 0), ('prompt', 'guidance', 0), ('evaluate', 'guidance', 0)}
 SEEDS = {('collect', 'seed'), ('train', 'seed'), ('prompt', 'seed'), ('evaluate', 'seed')}
 
 def number_options(command): # name -> int or float

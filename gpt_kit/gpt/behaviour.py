@@ -60,6 +60,7 @@ class BehaviourLoss:
         generator:torch.Generator,
     )->Tensor:                      # ()
         ix = torch.randint(self.inputs.shape[1], (self.n,), generator=generator)
+        if not len(guess): return guess.sum()                                # of none: 0
         some = self.inputs[:, ix].to(guess.device)                           # (n_in, N)
         ours = forward(self.layout, guess/self.scale, some)                  # (B, C, N)
         theirs = forward(self.layout, future/self.scale, some)

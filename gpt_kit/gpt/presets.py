@@ -107,7 +107,7 @@ def default_training(
     behaviour:float=10.,   # weight of what networks do
 )->TrainConfig:
     "And for how long, and how fast."
-    if not has_edges(layers, tokens): return TrainConfig(steps=1000, behaviour=behaviour)
+    if not has_edges(layers, tokens): return TrainConfig(behaviour=behaviour)
     policy = layers[-1][2] == 1                              # policies have one output
     return TrainConfig(steps=2000 if policy else 4500, batch=16, lr=2e-3, behaviour=behaviour)
 
@@ -120,20 +120,24 @@ WORLDS = {  # name: what is not as usual
     'digits-cnn-error': dict(task='digits-cnn', metric='error', runs=5120, recipe=CNN_RECIPE),
     'cartpole-return': dict(task='cartpole', metric='return', runs=512, power=1.)}
 
+def _usual_behaviour(store, task):
+    try: task_of(store.info, task)
+    except (UserError, OSError) as e:
+        warnings.warn(f"a model of {store.path} learns from weights alone, not from what networks do: {e}")
+        return 0.
+    return 10.
+
 def usual_world(
     store,                     # a `Store`
     tokens:str='neuron',
-    *,
     task:Task|str|None=None,   # of its networks, if it is none of the kit's own
+    behaviour:float|None=None, # as for `default_training` (default: 10, or 0 where inputs are not to be had)
 )->World:
     "What is usual for the networks of a store: prompted with their first test metric."
     layers = store.layout.layers
     metric = next(m for m in store.metrics if m.startswith('test_')).removeprefix('test_')
-    model, training = default_model(layers, tokens), default_training(layers, tokens)
-    try: task_of(store.info, task)
-    except (UserError, OSError) as e:
-        training = replace(training, behaviour=0.)
-        warnings.warn(f"a model of {store.path} learns from weights alone, not from what networks do: {e}")
+    if behaviour is None: behaviour = _usual_behaviour(store, task)
+    model, training = default_model(layers, tokens), default_training(layers, tokens, behaviour)
     return World(store.info['task'], metric, layers, store.R, None, model, training)
 
 def get_world(
@@ -179,6 +183,7 @@ def seconds_per_step(
     "About as many seconds as a training step takes, measured on some gradients."
     B, ab, g, times = min(config.batch, 32), linear_schedule(), torch.Generator().manual_seed(0), []
     model, augment = model.to(device), model.config['tokens'] != 'neuron'
+    errors = model.errors.clone()
     while len(times) < 4 and sum(times) < 10:
         t = time.perf_counter()
         pairs = sample_pairs(data, data.runs, B, g, sampling=sampling, augment=augment, hide=config.hide)
@@ -187,4 +192,5 @@ def seconds_per_step(
         loss.backward()
         times.append(time.perf_counter() - t)
     model.zero_grad()
+    model.errors.copy_(errors)                                  # as if nothing had been
     return 1.1*statistics.median(times)*config.batch/B          # a tenth more for AdamW and the EMA

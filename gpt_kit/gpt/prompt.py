@@ -18,7 +18,7 @@ from torch import Tensor
 from .diffusion import SAMPLER, SCHEDULES, sample
 from .model import GPT
 from .noise import normal_noise
-from ..networks.checks import UserError, check_ranges
+from ..networks.checks import UserError, check_ranges, command_text
 from ..networks.exports import raw_module, write_networks
 from ..networks.registry import task_of
 from ..networks.store import Store
@@ -117,13 +117,14 @@ class Prompter:
     def check_guidance(self, guidance:float|None, starts:bool)->float:
         "How much to listen to starts, if there are any. Raises UserError for what the model has not learned."
         if guidance is None: guidance = float(starts)
-        check_ranges(guidance=guidance)
+        check_ranges(guidance=[guidance])
         if guidance and not starts:
             raise UserError(f"a guidance of {guidance:g} is how much to listen to a start, and there is "
                             "none; give networks to start from, or guidance 0")
         if guidance != 1 and not self.hide:
+            again = command_text('train', 'STORE', 'MODEL', '--metric', self.metric, '--hide', .3)
             raise UserError("this model has learned with every start in sight, so it needs networks to start "
-                            "from, and guidance 1; train one that hides some, with --hide 0.3")
+                            f"from, and guidance 1; train one that hides some: {again}")
         if guidance and self.hide == 1:
             raise UserError("this model has learned with every start hidden, so it answers from noise alone; "
                             "ask with guidance 0, or train one that sees some, with --hide 0.3")
@@ -147,7 +148,7 @@ class Prompter:
         size = rows.abs().max().item() if len(rows) else 0.
         if size > 2*usual:
             warnings.warn(f"a starting network has a weight of {size:.3g}, far outside of what this model "
-                          f"has learned from (up to {usual:.3g}); the answer is a guess", stacklevel=4)
+                          f"has learned from (up to {usual:.3g}); the answer is a guess", stacklevel=5)
 
     def same_task(self, store:Store)->Store:
         "The store, if it holds networks of this model's task. Raises UserError otherwise."
@@ -168,12 +169,16 @@ class Prompter:
         told = torch.from_numpy(np.interp(share.numpy(), curve['given'], curve['told'])).float()
         return torch.where((share >= 0) & (share <= 1), self.best + way*told, prompt)
 
-    def _starts(self, rows, n, noise, metric, guidance): # (K, D) and (K,); zeros where nothing is looked at
-        if rows is None:
-            rows = torch.zeros(n or (1 if noise is None else len(noise)), self.layout.D)
-        elif n is not None:
-            raise UserError("n is the number of networks from noise alone, and here are starts; "
-                            "give one of them")
+    def _places(self, n, prompt, noise): # (K, D) zeros, for networks from noise alone
+        if prompt is None: raise UserError("there is no prompt; say what is wanted, as in ask(.4, n=64)")
+        if np.ndim(prompt) > 1:
+            raise UserError("networks to start from, but no prompt; say what is wanted, as in ask(rows, .4)")
+        check_ranges(n=None if n is None else [n])
+        if n is None and noise is not None: n = len(noise)
+        if n is None and np.ndim(prompt): n = len(prompt)
+        return torch.zeros(n or 1, self.layout.D)
+
+    def _starts(self, rows, metric, guidance): # (K, D) and (K,); zeros where nothing is looked at
         rows = self.layout.check(torch.as_tensor(rows)).detach()
         if not guidance: return torch.zeros_like(rows), torch.zeros(len(rows))
         metric = self.measure(rows) if metric is None else torch.as_tensor(metric, dtype=torch.float32)
@@ -195,17 +200,17 @@ class Prompter:
         return guess
 
     def __call__(self,
-        rows:Tensor|float,            # (K, D) networks to start from; or the prompt: ask(.4, n=64)
+        rows:Tensor|float|None=None,  # (K, D) networks to start from; or the prompt: ask(.4, n=64)
         prompt:float|Tensor|None=None,# the test metric we want, one or (K,)
         *,
-        n:int|None=None,              # K, networks from noise alone (default: 1)
+        n:int|None=None,              # K, networks from noise alone (default: as many as prompts or noise)
         guidance:float|None=None,     # how much to listen to starts: 0 not at all, 1 wholly (default)
         metric:Tensor|None=None,      # (K,) the test metric that they have (default: measured)
         seed:int=0,                   # of noise, 0..2**32-1; that of answer k depends on seed and k alone
         update:int=0,                 # whose noise to take, when answers are asked again
         noise:Tensor|None=None,       # (K, D) to begin with this very noise
         steps:int|None=None,          # of the sampler (default: as the model's file says)
-        solver:str|None=None,         # 'ddpm', 'ddim' or 'dpm' (default: as the model's file says)
+        solver:str|None=None,         # 'ddpm', 'ddim' or 'dpm' (default: as the file says; ddim with eta)
         eta:float|None=None,          # fresh noise, 0..1 (default: the solver's own)
         limit:bool=False,             # clamp guesses to the training weights' range (static thresholding)
         callback:Callable|None=None,  # called with a `SampleStep` before each step
@@ -214,17 +219,19 @@ class Prompter:
         noise alone, or between the two (classifier-free guidance; Ho & Salimans 2022, Eq. 6)."""
         if prompt is None: rows, prompt = None, rows
         if not isinstance(steps, (list, tuple)): check_ranges(sampler_steps=steps)
-        check_ranges(seed=[seed], eta=eta, update=[update], n=n)
+        check_ranges(seed=[seed], eta=eta, update=[update])
         guidance = self.check_guidance(guidance, rows is not None)
-        rows, metric = self._starts(rows, n, noise, metric, guidance)
+        if rows is None: rows = self._places(n, prompt, noise)
+        elif n is not None: raise UserError("n networks from noise alone, or starts: give one of them")
+        rows, metric = self._starts(rows, metric, guidance)
         if noise is not None and noise.shape != rows.shape:
             raise UserError(f"networks of shape {tuple(rows.shape)}, but noise of {tuple(noise.shape)}; "
                             "give each network noise of its own, as long as its weights")
         prompt = self.check_prompt(prompt, len(rows))
         draws = 1024*update                                             # an update takes 1,001 at most
-        sampler = self.sampler | {k: v for k, v in dict(steps=steps, solver=solver).items() if v is not None}
-        told = self.calibrated(prompt, metric), self.calibrated(prompt)
-        inputs = rows*self.info['scale'], metric, *told
+        solver = solver or ('ddim' if eta else self.sampler['solver'])
+        steps = self.sampler['steps'] if steps is None else steps
+        inputs = rows*self.info['scale'], metric, self.calibrated(prompt, metric), self.calibrated(prompt)
         limits = (-self.info['largest'], self.info['largest']) if limit else None
         batches = zip(*(t.to(self.device).split(256) for t in inputs))  # so many fit the cache
         parts = []
@@ -233,7 +240,7 @@ class Prompter:
                 fresh = lambda n: normal_noise(start.shape, draws + n, seed=seed, first=256*i)
                 x = fresh(0) if noise is None else noise[256*i:256*(i + 1)].float()
                 denoise = self._denoise(start, has, prompts, guidance)
-                parts.append(sample(denoise, x.to(self.device), self.ab, **sampler, eta=eta,
+                parts.append(sample(denoise, x.to(self.device), self.ab, solver=solver, steps=steps, eta=eta,
                                     limit=limits, fresh=fresh, callback=callback))
         new = (torch.cat(parts)/self.info['scale']).to(rows.device)
         if not new.isfinite().all():

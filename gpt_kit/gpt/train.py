@@ -198,9 +198,11 @@ def update_errors(
     rate:float=.02,  # how much a new one counts
 )->None:
     "Keep running means."
-    where = hidden.long(), bins
+    where, each = (hidden.long(), bins), each.to(errors.dtype)
     n = torch.zeros_like(errors).index_put(where, torch.ones_like(each), accumulate=True)
-    total = torch.zeros_like(errors).index_put(where, each.to(errors.dtype), accumulate=True)
+    total = torch.zeros_like(errors).index_put(where, each, accumulate=True)
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        for t in (n, total): torch.distributed.all_reduce(t)       # of all processes
     kept = (1 - rate)**n
     errors.copy_(kept*errors + (1 - kept)*total/n.clamp(min=1))
 
@@ -212,7 +214,8 @@ def _even(model, hidden, bins, each): # each (B,) as a share of what is usual th
     return share.mean()
 
 def diffusion_loss(
-    model:nn.Module,              # (noised, j, start, prompt, metric, hidden) -> guess of the future, as GPT
+    model:nn.Module,              # (noised, j, start, prompt, metric, hidden) -> guess of the future, with
+                                  # a buffer of `errors` (2, 40) where they count evenly, as GPT
     pairs:Pairs,
     ab:Tensor,                    # (J,) the schedule
     generator:torch.Generator,
@@ -220,7 +223,8 @@ def diffusion_loss(
     objective:str='squared',      # errors as they are (G.pt, Eq. 1), or 'even': every amount of noise counts
     device:str='cpu',
     part:tuple=(0, 1),            # (i, n): of what is drawn, only the i-th of n equal parts
-    behaviour:Callable|None=None, # (guess, future, generator) -> (), what is added: a `BehaviourLoss`
+    behaviour:Callable|None=None, # (guess, future, generator) -> (), what is added: a `BehaviourLoss`; of
+                                  # 0 networks it is 0, and it draws as much
 )->Tensor:                        # ()
     "Mean squared error of the guess, at random amounts of noise. Raises UserError for another objective."
     B, even = len(pairs.start), check_choice('objective', objective, OBJECTIVES) == 'even'
@@ -235,7 +239,6 @@ def diffusion_loss(
     error = _even(model, hidden, noise_bins(ab)[j[mine]].to(device), each) if even else each.mean()
     if not behaviour: return error
     near = (ab[j[mine]] > .9).to(device)                                    # hardly a choice is left
-    if not near.any(): return error
     return error + behaviour(guess[near], future[near], generator)*near.float().mean()
 
 # %% ../../nbs/gpt/04_train.ipynb #train-gpt
@@ -310,13 +313,13 @@ def train_gpt(
         return diffusion_loss(model, draw(data.held_out, 512, g), ab, g, device=device).item()
     about = dict(describe_data(data), config=model.config, seed=seed, sampling=sampling, power=power,
                  augment=augment, schedule=schedule)
+    done = dict(training=asdict(config), sampler=sampler)
     state = TrainState(model, config, seed=seed, device=device)
     file = out.with_suffix('.training.safetensors')
     with lock_training(out) if engine.main else nullcontext():
         history = fit(state, loss, path=file, about=about, every=every, held_out=held_out, progress=progress,
-                      engine=engine, watch=watch and (lambda state: watch(state, about)))
+                      engine=engine, watch=watch and (lambda state: watch(state, about | done)))
         if engine.main:
-            done = dict(training=asdict(config), sampler=sampler, seconds=state.seconds)
-            save_model(out, state.ema, about | done)
+            save_model(out, state.ema, about | done | dict(seconds=state.seconds))
             file.unlink(missing_ok=True)
     return history

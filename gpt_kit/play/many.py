@@ -88,11 +88,11 @@ def _draw_bars(fig, name, lengths, words, title): # what stands before each bar 
     fig.axes(name, x, y)
 
 def _draw_errors(fig, wrong, together): # each network's (K,) and the vote's error in %
-    errors = {'a network, mean': wrong.mean().item(), 'the best network': wrong.min().item(),
+    errors = {'a network, mean': wrong.mean().item(), 'the best of them on these': wrong.min().item(),
               'their vote': together}
     _draw_bars(fig, 'errors', errors, [f'{v:.1f} %' for v in errors.values()], 'wrong test inputs (%)')
 
-AGREEING = {'all agree': 1., '90 % or more': .9, 'half or more': .5, 'fewer': 0.}
+AGREEING = {'all agree': 1., '90 % to nearly all': .9, 'half to 90 %': .5, 'fewer than half': 0.}
 
 def _draw_sure(fig, share, wrong): # (N,) both: how often the vote is wrong where so many agree
     rates, words, left = {}, [], torch.ones_like(wrong)

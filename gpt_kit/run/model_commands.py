@@ -120,7 +120,7 @@ def _train(
     depth:int=None,         # transformer blocks (default: 4)
     heads:int=None,         # attention heads (default: 6, or 4)
     condition:str=None,     # how it is told prompts: 'adaptive' LayerNorm (default) or the paper's 'tokens'
-    steps:int=None,         # training steps (default: 1000, or 4500 for several hidden layers)
+    steps:int=None,         # training steps (default: 2000, or 4500 for several hidden layers)
     batch:int=None,         # pairs of checkpoints in each (default: 32, or 16)
     lr:float=None,          # greatest learning rate (default: 0.003, or 0.002 for several hidden layers)
     sampling:str=None,      # of pairs of checkpoints: 'even' over the metric (default) or 'paper'
@@ -148,7 +148,7 @@ def _train(
     check_model_place(out, sources=(store,))
     there = Store(store).verify()
     if task: task = task_of(there.info, task)
-    world = get_world(preset) if preset else usual_world(there, tokens or 'neuron', task=task)
+    world = get_world(preset) if preset else usual_world(there, tokens or 'neuron', task, behaviour)
     data = prepare_data(there, f'test_{metric or world.metric}')
     sizes = _given(tokens=tokens, width=width, depth=depth, heads=heads, condition=condition)
     config = replace(world.training, **changes)
@@ -236,7 +236,7 @@ def _calibrate(
               f"mean of {len(runs)} starts; from now on prompts are corrected by this curve")
 
 # %% ../../nbs/run/06_model_commands.ipynb #evaluate
-def _tuned(task, rows, n_steps): # as `optimizer_grid`, after one step and after a full run
+def _tuned(task, metric, rows, n_steps): # as `optimizer_grid`, after one step and a full run, the best first
     "Every optimizer with every setting; none for networks that learn by playing."
     from gpt_kit.gpt.evaluate import optimizer_grid
     if task.game:
@@ -247,7 +247,8 @@ def _tuned(task, rows, n_steps): # as `optimizer_grid`, after one step and after
     optimizer_grid(task, rows, 2, at=())
     seconds = (time.perf_counter() - t)*n_steps
     print(f"every optimizer with every setting, {n_steps} steps: about {duration_text(seconds)}")
-    return optimizer_grid(task, rows, 1, at=()) + optimizer_grid(task, rows, n_steps, at=(), cosine=True)
+    found = optimizer_grid(task, rows, 1, at=()) + optimizer_grid(task, rows, n_steps, at=(), cosine=True)
+    return sorted((t for t in found if t['metric'] == metric), key=lambda t: t['mean'])
 
 def _write_numbers(path, numbers):
     from json import dumps
@@ -280,13 +281,13 @@ def _evaluate(
     r = prompt_alignment(ask, n_starts=starts, seed=seed, steps=steps, guidance=guidance)
     best, second, baselines, unit = r['achieved'][:, 0], None, {}, ask.info['metric']['unit']
     mean, std = best.mean().item(), best.std(correction=0).item()
-    print(f"prompt alignment on test {ask.metric}, {starts} unseen starts × 20 prompts: {r['alignment']:.4f}")
+    who = 'unseen starts' if guidance else 'times noise alone'
+    print(f"prompt alignment on test {ask.metric}, {starts} {who} × 20 prompts: {r['alignment']:.4f}")
     print(f"asked for the best in the training data, {ask.best:.4g} {unit}: {mean:.4g} ± {std:.2g}")
     if ask.task.test2 is not None:
         second = measure(ask.task, r['rows'][:, 0], 'test2')[ask.metric].mean().item()
         print(f"the same networks on the second test set, which nothing has looked at: {second:.4g}")
-    found = _tuned(ask.task, unseen_starts(ask.task, starts, seed), opt_steps)
-    found = sorted((t for t in found if t['metric'] == ask.metric), key=lambda t: t['mean'])
+    found = _tuned(ask.task, ask.metric, unseen_starts(ask.task, starts, seed), opt_steps)
     if found:
         print(f"\ntuned from the same starts   steps   mean {ask.metric} ({unit})")
         print(f"{'G.pt':27}{1:7}   {mean:.4g}")
