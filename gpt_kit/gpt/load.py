@@ -152,7 +152,7 @@ def load_model(
     sizes = {name: v for name, v in info['config'].items() if name not in ('layers', 'inputs', 'outputs')}
     check_form(f"the config in {path}", sizes, {str: (int, float, str)}, MAKE_AGAIN)
     released = 'inputs' in info['config']
-    if not released and 'sampler' not in info: _never_hidden(tensors, info)
+    if not released and 'hidden' not in tensors and 'sampler' not in info: _never_hidden(tensors, info)
     try: model = restore(info['config'], tensors)
     except Exception as e:      # a description that is none of ours may make PyTorch raise anything
         why = ' '.join(str(e).split())[:300]
