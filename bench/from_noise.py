@@ -1,21 +1,23 @@
 """Networks from noise alone: do they obey, how good, how new, how different; other guidances beside them.
 
-python bench/from_noise.py MODEL STORE [--guidance 0 .5 1] [--solver dpm --steps 20]
+python bench/from_noise.py MODEL [MODEL ...] STORE [--guidance 0 .5 1] [--solver dpm --steps 20]
+
+Several models of the same store, such as three trainings, get a line each, and then one with their medians.
+Seconds are those of the clock, medians of several calls.
 """
 import argparse
-import time
+import statistics
+from functools import partial
 
 import torch
-from common import record
+from common import median_seconds, record
 
 from gpt_kit.gpt.evaluate import r_squared, unseen_starts
 from gpt_kit.gpt.load import load
 from gpt_kit.gpt.train import prepare_data
 from gpt_kit.networks.collect import Recipe
-from gpt_kit.networks.distance import nearest_rows
 from gpt_kit.networks.store import Store
-from gpt_kit.networks.weights import measure
-from gpt_kit.study.from_noise import aligned_spread, train_fresh, vote_error
+from gpt_kit.study.from_noise import describe_networks, train_fresh
 
 UNSEEN = 12   # seed of starts and noise; used here alone, and never to choose a setting
 EASIEST = 2.  # nats, the easiest prompt; other metrics: what an untrained network has, less a tenth
@@ -31,45 +33,63 @@ def obeys(ask, guidance, seed, **sampler):
     return r_squared(prompts.expand(64, -1), got.metric.view(64, 20)).mean().item()
 
 
-def describe(ask, rows, ends):
-    "Mean metrics, votes of 64, distances in units of weights."
-    found = {name: values.mean().item() for name, values in measure(ask.task, rows).items()}
-    for split in [s for s in ('test', 'test2') if s in ask.task.inputs and not ask.task.game]:
-        votes = [vote_error(ask.task, some, split=split) for some in rows.split(64)]
-        found[f'vote_{split}'] = sum(votes)/len(votes)
-    near = nearest_rows(ask.layout, rows[:64], ends).distance.mean().item()
-    return dict(found, nearest=near, spread=aligned_spread(ask.layout, rows[:64]))
-
-
 def best_networks(ask, guidance, n, seed, **sampler):
     starts = unseen_starts(ask.task, n, seed) if guidance else None
     if guidance: return ask(starts, ask.best, guidance=guidance, seed=seed, **sampler).rows
     return ask(ask.best, n=n, seed=seed, **sampler).rows
 
 
-if __name__ == '__main__':
+def measure_trainings(task, store, n, ends):
+    "What distances and seconds are held against: fresh trainings with the recipe of the store."
+    recipe = Recipe(**store.info['recipe'])
+    found = describe_networks(task, train_fresh(task, recipe, n, seed=UNSEEN).rows, ends)
+    some = median_seconds(lambda: train_fresh(task, recipe, 64, seed=UNSEEN), at_least=3)
+    return found | dict(seconds_for_64=some)
+
+
+def measure_model(ask, guidance, n, ends, trained, **sampler):
+    "One model at one guidance; distances in those of trainings."
+    draw = partial(best_networks, ask, guidance, seed=UNSEEN, **sampler)
+    found = describe_networks(ask.task, draw(n), ends)
+    for what in ('nearest', 'spread'): found[what] /= trained[what]
+    found['seconds_for_64'] = median_seconds(lambda: draw(64), at_least=5)
+    return dict(alignment=obeys(ask, guidance, UNSEEN, **sampler)) | found
+
+
+def record_medians(guidance, each):
+    "Of several models' numbers, each number by itself."
+    if len(each) == 1: return
+    medians = {name: statistics.median(found[name] for found in each) for name in each[0]}
+    record('from_noise', f'median of {len(each)}, guidance {guidance:g}', **medians)
+
+
+def parse(words=None):
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument('model')
-    p.add_argument('store', help='what it learned from')
+    p.add_argument('models', nargs='+', metavar='MODEL')
+    p.add_argument('store', metavar='STORE', help='what they learned from')
     p.add_argument('--guidance', type=float, nargs='+', default=[0., .5, 1.])
     p.add_argument('--n', type=int, default=1024, help='networks asked for the best, and trainings')
     p.add_argument('--solver')
     p.add_argument('--steps', type=int)
-    a = p.parse_args()
+    return p.parse_args(words)
+
+
+def main(words=None):
+    a = parse(words)
     sampler = {k: v for k, v in dict(solver=a.solver, steps=a.steps).items() if v is not None}
-    ask, store = load(a.model), Store(a.store)
+    asks, store = {path: load(path) for path in a.models}, Store(a.store)
+    ask = asks[a.models[0]]
     runs = prepare_data(ask.same_task(store), f'test_{ask.metric}').runs
     ends = store.rows(runs, 0*runs + store.S - 1)
-    fresh, seconds = train_fresh(ask.task, Recipe(**store.info['recipe']), a.n, seed=UNSEEN)
-    trained = describe(ask, fresh, ends)
-    record('from_noise', 'trainings', **trained, seconds_for_64=seconds*64/a.n)
+    trained = measure_trainings(ask.task, store, a.n, ends)
+    record('from_noise', 'trainings', **trained)
     for guidance in a.guidance:
-        name = f"{a.model.rpartition('/')[2]}, guidance {guidance:g}"
-        for k in (64, a.n):
-            begun = time.perf_counter()
-            rows = best_networks(ask, guidance, k, UNSEEN, **sampler)
-            if k == 64: seconds = time.perf_counter() - begun
-        found = describe(ask, rows, ends)
-        for what in ('nearest', 'spread'): found[what] /= trained[what]
-        record('from_noise', name, alignment=obeys(ask, guidance, UNSEEN, **sampler), **found,
-               seconds_for_64=seconds)
+        each = []
+        for path, ask in asks.items():
+            ask.same_task(store)
+            each.append(measure_model(ask, guidance, a.n, ends, trained, **sampler))
+            record('from_noise', f"{path.rpartition('/')[2]}, guidance {guidance:g}", **each[-1])
+        record_medians(guidance, each)
+
+
+if __name__ == '__main__': main()

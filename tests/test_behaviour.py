@@ -76,7 +76,8 @@ def test_parts_of_a_batch_add_up(world):
         return torch.cat([q.grad.flatten() for q in model.parameters()])
     whole, parts = loss(), sum(loss((i, 3)) for i in range(3))/3
     assert torch.allclose(parts, whole, atol=1e-5) and whole > loss(behaviour=None)
-    assert torch.allclose(gradient(parts), gradient(whole), atol=1e-5)
+    some, all_ = gradient(parts), gradient(whole)
+    assert (some - all_).norm() < 1e-4*all_.norm()
 
 def test_a_model_learns_from_it(world):
     "The same few steps with and without: with it, guesses behave more like the true networks."

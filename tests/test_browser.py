@@ -297,6 +297,19 @@ def test_films_play(play, name, code):
     assert data(widget)[0]['z'] == still
     screenshot(widget, name)
 
+@alone
+def test_a_screen_reader_finds_names(play):
+    "Each slider and its number are called after the label beside them; figure and player have names, too."
+    for code in ('explorer = Explorer(', 'denoising_view(file)'):
+        widget = output(play, code)
+        labels = widget.locator('.widget-slider .widget-label').all_text_contents()
+        assert len(labels) >= 5
+        for kind in ('slider', 'textbox'):
+            for label in labels: assert widget.get_by_role(kind, name=label, exact=True).count() == 1, label
+        assert widget.get_by_role('figure', name=title(widget)).count() == 1
+    for label in ('play or pause', 'stop', 'repeat'):
+        assert widget.get_by_role('button', name=label, exact=True).count() == 1
+
 CONTEXTS = "all => all.map(g => g._context.showSendToCloud)"
 
 @alone

@@ -27,7 +27,8 @@ from gpt_kit.networks.registry import get_task
 from gpt_kit.networks.weights import Layout, as_module, measure, start_rows
 from gpt_kit.play.draw import Drawing, draw_predictions
 from gpt_kit.play.landscape import grid_around, random_plane, surface
-from gpt_kit.play.many import many_at_once, walls_view
+from gpt_kit.play.barriers import barrier_view
+from gpt_kit.play.many import many_at_once
 from gpt_kit.play.views import denoising_view, landscape_view
 from gpt_kit.play.walk import walk_view
 
@@ -347,7 +348,7 @@ def test_widgets(pole_model, tmp_path):
     e.prompt.value = 300.; e.finish(); assert e.message.value == '' and e.view.tried[-1][0] == 300.
     for widget in (w.first_look(pole_model), landscape_view(pole_model, n_steps=20, n_points=5),
                    denoising_view(pole_model), walk_view(pole_model, n_frames=3),
-                   many_at_once(pole_model, n=4), walls_view(pole_model)):
+                   many_at_once(pole_model, n=4), barrier_view(pole_model)):
         widget.finish(); assert widget.message.value == '' and widget.fig.figure.data
 
 def test_widgets_between_tasks(pole_model, model_file, tmp_path):

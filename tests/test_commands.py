@@ -38,9 +38,9 @@ def test_from_nothing_to_a_network(gpt_kit, tmp_path):
     achieved = measure(digits(), to_row(load_file(net), Layout(digits().layers))[None])['error'].item()
     assert f'achieved {achieved:.4g}' in said
     assert 'achieved' in did('prompt', model, 80, '--start', net)
-    assert 'calibration' not in load_model(model)[1]
-    assert 'mean of 8 starts' in did('calibrate', model, store, '--starts', 8, *cpu)
-    assert 'calibration' in load_model(model)[1]
+    trained = load_model(model)[1]['calibration']
+    assert 'prompts are corrected by this curve' in did('calibrate', model, store, '--starts', 8, *cpu)
+    assert load_model(model)[1]['calibration'] != trained
     did('evaluate', model, '--starts', 2, '--opt_steps', 2, '--json', tmp_path/'numbers.json', *cpu)
     numbers = json.loads((tmp_path/'numbers.json').read_text())
     assert numbers['metric'] == 'error' and numbers['prompt_alignment'] <= 1 and numbers['baselines']

@@ -28,7 +28,8 @@ def flow(x):
 # A Gaussian in closed form
 
 @pytest.mark.parametrize('solver, steps, eta', [
-    ('ddpm', 1000, None), ('ddim', 1000, 0.), ('ddim', 1000, 1.), ('ddim', 200, .5), ('dpm', 20, None)])
+    ('ddpm', 1000, None), ('ddim', 1000, 0.), ('ddim', 1000, 1.), ('ddim', 200, .5), ('dpm', 20, None),
+    ('dpm', 50, .5), ('dpm', 50, 1.)])
 def test_gaussian_mean_and_spread(solver, steps, eta):
     fresh = partial(normal_noise, (4000, 4), seed=1)
     x = sample(exact_denoiser, noise(), AB, solver=solver, steps=steps, eta=eta, fresh=fresh)
@@ -98,12 +99,13 @@ def test_ddim_as_diffusers(kind, spacing, eta, steps):
 
 @pytest.mark.filterwarnings('ignore:__array__')
 @pytest.mark.parametrize('steps', [2, 5, 10, 50])
-def test_dpm_as_diffusers(steps):
+@pytest.mark.parametrize('eta, algorithm', [(0., 'dpmsolver++'), (1., 'sde-dpmsolver++')])
+def test_dpm_as_diffusers(steps, eta, algorithm):
     "On our own steps, evenly spaced in log(signal/noise)."
-    s = DPMSolverMultistepScheduler(**COMMON, **BETAS['linear'], algorithm_type='dpmsolver++', solver_order=2,
+    s = DPMSolverMultistepScheduler(**COMMON, **BETAS['linear'], algorithm_type=algorithm, solver_order=2,
                                     solver_type='midpoint', final_sigmas_type='zero')
     s.set_timesteps(timesteps=timesteps(AB, steps))
-    compare(s, 'dpm', None)
+    compare(s, 'dpm', eta)
 
 @pytest.mark.parametrize('kind', SCHEDULES)
 def test_schedules_as_diffusers(kind):
@@ -132,6 +134,6 @@ def test_limit_and_callback():
 
 @pytest.mark.parametrize('what, why', [
     (dict(solver='euler'), 'use one of ddpm, ddim, dpm'), (dict(steps=0), 'take 1 to 1000'),
-    (dict(steps=1001), 'take 1 to 1000'), (dict(solver='dpm', eta=.5), 'eta has to be 0')])
+    (dict(steps=1001), 'take 1 to 1000')])
 def test_refused(what, why):
     with pytest.raises(UserError, match=why): sample(guess, noise(2, (8, 6)), AB, **what)

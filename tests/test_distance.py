@@ -6,7 +6,8 @@ import torch
 from gpt_kit.networks.checks import UserError
 from gpt_kit.networks.collect import Recipe, collect
 from gpt_kit.networks.distance import distance_bound, nearest_checkpoints, nearest_rows, split_neurons
-from gpt_kit.networks.symmetry import align, permute, random_permutations
+from gpt_kit.networks.symmetry import (align, balance, hidden_groups, permute, random_permutations,
+                                       rescale)
 from gpt_kit.networks.tasks import digits
 from gpt_kit.networks.weights import measure, start_rows
 
@@ -49,8 +50,38 @@ def test_without_a_layout_nothing_is_aligned(store, ends, fresh):
 
 def test_distances_are_those_of_the_checkpoints_that_are_named(store, fresh):
     near = nearest_checkpoints(store, fresh, k=3)
-    third = align(store.layout, store.rows(near.run[:, 2], near.save[:, 2]), fresh)
-    torch.testing.assert_close((third - fresh).norm(dim=1), near.distance[:, 2], atol=1e-4, rtol=0)
+    rows, others = (balance(store.layout, r) for r in (fresh, store.rows(near.run[:, 2], near.save[:, 2])))
+    third = align(store.layout, others, rows)
+    torch.testing.assert_close((third - rows).norm(dim=1), near.distance[:, 2], atol=1e-4, rtol=0)
+
+def rescaled(layout, rows):
+    "The same functions: every other neuron of each hidden layer × 10, ÷ 10."
+    factors = []
+    for n, _ in hidden_groups(layout):
+        by = torch.ones(len(rows), n)
+        by[:, ::2] = 10.
+        factors.append(by)
+    return rescale(layout, rows, factors)
+
+def test_rescaled_copies_are_found_out(store, ends):
+    copies = rescaled(store.layout, renumbered(store.layout, ends))
+    assert (copies - ends).norm(dim=1).min() > 1
+    near = nearest_rows(store.layout, copies, ends)
+    assert near.distance.max() < 1e-3 and near.index[:, 0].equal(torch.arange(store.R))
+    assert nearest_checkpoints(store, copies).distance.max() < 1e-3
+    found = nearest_rows(store.layout, ends, copies)                     # or the others are rescaled
+    assert found.distance.max() < 1e-3
+
+def test_rescaled_copies_of_several_hidden_layers(two):
+    task, store = two
+    rows = store.rows([3, 5], [5, 2])
+    like = 'test_loss', measure(task, rows)['loss']
+    assert nearest_checkpoints(store, rescaled(store.layout, rows), like=like).distance.max() < 1e-3
+
+def test_trained_networks_are_as_far_apart_as_ever(store, ends):
+    near = nearest_rows(store.layout, ends[:8], ends[8:]).distance[:, 0]
+    plain = torch.stack([(align(store.layout, ends[8:], row) - row).norm(dim=1).amin() for row in ends[:8]])
+    assert ((near/plain - 1).abs() < .05).all()
 
 def test_nothing_is_near_what_is_not_a_number(store, ends, fresh):
     assert nearest_rows(store.layout, fresh*torch.nan, ends).distance.isinf().all()

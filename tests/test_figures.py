@@ -15,7 +15,7 @@ ROOT = Path(__file__).parent.parent
 FIGURES = [f for f in sorted((ROOT/'nbs'/'figures').glob('*.ipynb')) if not f.stem.startswith('pdiff')]
 SMALL = dict(size=.01, n_starts=2, n_prompts=4, n_samples=6, n_points=7, n_updates=2, opt_steps=12, seeds=1,
              n_orders=2, n_trained=2, n_frames=4, n_rows=2, n_others=6, n_side=3, ddpm_steps=4,
-             widths=[24], n_runs=[16], saves=[2], moments=[1.])
+             widths=[24], n_runs=[16], saves=[2], moments=[1.], rates=[[.002], [.002]])
 
 @pytest.mark.parametrize('file', FIGURES, ids=lambda f: f.stem)
 def test_figures_look_alike(file):

@@ -1,4 +1,4 @@
-"How much a model listens to the start: slider, explorer, walk; many networks at once, and walls between two."
+"How much a model listens to the start: slider, explorer, walk; many networks, and the barrier between two."
 import numpy as np
 import pytest
 import torch
@@ -8,9 +8,11 @@ from gpt_kit.gpt.load import load
 from gpt_kit.networks.checks import UserError
 from gpt_kit.networks.store import read_tensors, write_tensors
 from gpt_kit.networks.symmetry import permute, random_permutations
-from gpt_kit.networks.weights import measure
-from gpt_kit.play.many import (count_votes, find_walls, many_at_once, metric_along_line, sample_networks,
-                               stack_dots, walls_view)
+from gpt_kit.networks.tasks import Metric
+from gpt_kit.networks.weights import measure, predict_logits
+from gpt_kit.play import many
+from gpt_kit.play.barriers import barrier_heights, barrier_view, find_barrier, metric_along_line
+from gpt_kit.play.many import many_at_once, predict_together, sample_networks, stack_dots
 from gpt_kit.play.views import denoising_view
 from gpt_kit.play.walk import walk_noise, walk_view
 from gpt_kit.play.widgets import Explorer, first_look, map_answers, sweep_prompts, unseen_start
@@ -82,23 +84,25 @@ def test_explorer_says_what_it_did_not_listen_to(explorer):
     e = explorer
     def shown(): return [a['text'] for a in e.fig.layout['annotations']]
     for guidance, title, path in ((.5, 'first layer: the start', 2),
-                                  (0., 'first layer: the start, not listened to', 1)):
+                                  (0., 'first layer: the start, not listened to', 0)):
         e.listen.value = guidance; e.finish()
         start, prompt = e.view.chain[0][None], e.prompt.value
         assert torch.equal(e.view.answer.rows, e.ask(start, prompt, guidance=guidance).rows)
         assert title in shown() and len(e.fig.data[7]['x']) == path      # noise alone leads from nowhere
+        assert len(e.fig.data[2]['x']) == (2 if guidance else 0)         # the dotted line of the start
         assert f'-guidance{guidance:g}-' in e.stem()
     e.save_net.click(); assert '-guidance0-' in e.message.value
     e.listen.value = 1.; e.finish(); assert 'first layer: the start' in shown()
 
-def test_fresh_noise_needs_another_solver(explorer):
+def test_fresh_noise_on_the_way(explorer):
+    "As much as the model's file says, unless the slider says otherwise."
     e = explorer
-    assert e.ask.sampler['solver'] == 'dpm'
-    e.eta.value = .5; e.finish()
-    start, steps = e.view.chain[0][None], e.ask.sampler['steps']
-    fresh = e.ask(start, e.prompt.value, solver='ddim', steps=steps, eta=.5).rows
-    assert e.message.value == '' and torch.equal(e.view.answer.rows, fresh)
+    assert e.eta.value == e.ask.sampler['eta'] > 0
     e.eta.value = 0.; e.finish()
+    start = e.view.chain[0][None]
+    assert e.message.value == ''
+    assert torch.equal(e.view.answer.rows, e.ask(start, e.prompt.value, eta=0.).rows)
+    e.eta.value = e.ask.sampler['eta']; e.finish()
     assert torch.equal(e.view.answer.rows, e.ask(start, e.prompt.value).rows)
 
 def test_the_map_shows_both(ask):
@@ -134,14 +138,24 @@ def test_a_walk_from_noise_alone(model_file, ask):
 
 # Many at once
 
-def test_votes_are_counted(ask):
-    rows, (x, y) = sample_networks(ask, 1., n=5).rows, ask.task.test
-    vote = count_votes(ask.task, rows)
+def test_what_networks_predict_together(ask):
+    "The class of the greatest mean probability; disagreement is the share that says another."
+    rows, y = sample_networks(ask, 1., n=5).rows, ask.task.test[1]
+    together = predict_together(ask.task, rows)
+    p = predict_logits(ask.task, rows).softmax(1)                        # (5, 10, N)
+    assert torch.equal(together.prediction, p.mean(0).argmax(0))
     for i in range(0, len(y), 50):
-        counts = torch.bincount(vote.said[:, i], minlength=10)
-        assert counts[vote.says[i]] == counts.max() and vote.share[i] == counts.max()/5
-    errors = 100*(vote.said != y).float().mean(1)
+        others = sum(int(p[k, :, i].argmax()) != together.prediction[i] for k in range(5))
+        assert together.disagreement[i].item() == pytest.approx(int(others)/5)
+    errors = 100*(together.said != y).float().mean(1)
     torch.testing.assert_close(errors, measure(ask.task, rows, metrics=['error'])['error'])
+
+def test_a_sure_minority_outweighs_an_unsure_majority(ask, monkeypatch):
+    "Not the class that most networks name: probabilities count."
+    logits = torch.tensor([[.6, .4], [.6, .4], [.1, .9]]).log()[..., None]
+    monkeypatch.setattr(many, 'predict_logits', lambda task, rows: logits)
+    together = predict_together(ask.task, None)
+    assert together.prediction.tolist() == [1] and together.disagreement.item() == pytest.approx(2/3)
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=40), st.integers(1, 9))
 def test_no_dot_covers_another(values, n):
@@ -151,22 +165,22 @@ def test_no_dot_covers_another(values, n):
     assert len(places) == len(values) and heights.min() == 1
 
 def test_many_at_once(model_file, ask):
-    "The least sure first, with the vote, a cross where it is wrong, and the share in numbers."
+    "The most disputed first, with the prediction, a cross where it is wrong, and disagreement in numbers."
     widget = many_at_once(model_file, n=6)
     controls(widget)['noise seed'].value = 2; widget.finish(); assert widget.message.value == ''
     asked = controls(widget)['prompt: test loss (nats)'].value
     answer = ask(asked, n=6, seed=2)
-    metrics, errors, sure = widget.fig.data[1], widget.fig.data[2], widget.fig.data[3]
+    metrics, errors, doubts = widget.fig.data[1], widget.fig.data[2], widget.fig.data[3]
     assert list(metrics['x']) == answer.metric.tolist() and 'from noise alone' in words(widget)
-    vote, y = count_votes(ask.task, answer.rows), ask.task.test[1]
-    wrong = vote.says != y
-    each = 100*(vote.said != y).float().mean(1)
+    together, y = predict_together(ask.task, answer.rows), ask.task.test[1]
+    wrong = together.prediction != y
+    each = 100*(together.said != y).float().mean(1)
     assert errors['x'] == pytest.approx([each.mean(), each.min(), 100*wrong.float().mean()])
-    assert sum(int(t.split()[2]) for t in sure['text'] if t != 'nowhere') == len(y)
+    assert sum(int(t.split()[2]) for t in doubts['text'] if t != 'nowhere') == len(y)
     said, shares = (t['text'] for t in widget.fig.data if t.get('mode') == 'text')
-    order = vote.share.argsort(stable=True)[:24]
+    order = together.disagreement.argsort(descending=True, stable=True)[:24]
     assert [t.startswith('✗') for t in said] == wrong[order].tolist()
-    assert list(shares) == [f'{100*s:.0f} %' for s in vote.share[order]]
+    assert list(shares) == [f'{100*s:.0f} %' for s in together.disagreement[order]]
     for n in (1, 256):
         controls(widget)['networks'].value = n; widget.finish()
         assert widget.message.value == ''
@@ -178,7 +192,7 @@ def test_many_from_a_model_that_needs_starts(model_file, tmp_path):
     assert 'from as many starts: this model always needs one' in words(widget)
     assert len(widget.fig.data[1]['x']) == 3
 
-# The walls between two
+# The barrier between two
 
 def test_metric_along_a_line(ask):
     rows = sample_networks(ask, 1., n=4).rows
@@ -188,18 +202,24 @@ def test_metric_along_a_line(ask):
     with pytest.raises(UserError, match='no split'):
         metric_along_line(ask.task, rows, rows, 'loss', split='all')
 
-def test_walls_vanish_when_only_the_numbering_differs():
+def test_a_barrier_vanishes_when_only_the_numbering_differs():
     ask = load('digits-loss')
     a = sample_networks(ask, ask.best, n=1).rows
     b = permute(ask.layout, a, random_permutations(ask.layout, 1, torch.Generator().manual_seed(0)))
-    walls = find_walls(ask.task, a[0], b[0], 'loss')
-    raw, aligned = walls.values
-    torch.testing.assert_close(aligned, aligned[:1].expand(len(aligned)))
-    assert raw[len(raw)//2] > raw[0] + .2 and torch.equal(walls.networks[2], a[0])
-    assert walls.ground.plane.off(walls.networks).max() < 1e-2, 'both lines lie on the map'
+    barrier = find_barrier(ask.task, a[0], b[0], 'loss')
+    raw, aligned = barrier_heights(ask.task.metrics['loss'], barrier.values).tolist()
+    assert raw > .2 and aligned == pytest.approx(0, abs=1e-5) and torch.equal(barrier.networks[2], a[0])
+    assert barrier.ground.plane.off(barrier.networks).max() < 1e-2, 'both lines lie on the map'
 
-def test_walls_view(model_file):
-    widget = walls_view(model_file)
+@given(st.lists(st.floats(-5, 5), min_size=2, max_size=9), st.booleans())
+def test_a_barrier_is_the_rise_beyond_the_worse_end(values, minimize):
+    metric, sign = Metric('m', '', None, minimize=minimize), 1 if minimize else -1
+    height, = barrier_heights(metric, torch.tensor([values], dtype=torch.float64)).tolist()
+    worse = [sign*v for v in values]
+    assert height == pytest.approx(max(worse) - max(worse[0], worse[-1])) and height >= 0
+
+def test_barrier_view(model_file):
+    widget = barrier_view(model_file)
     before = widget.fig.data[2]['y']
     controls(widget)['noise seed'].value = 5; widget.finish()
     assert widget.message.value == '' and not np.array_equal(before, widget.fig.data[2]['y'])

@@ -30,13 +30,15 @@ from gpt_kit.networks.figures import FIGURE_MIME, OUR_SCRIPT, PLOTLY_CONFIG, con
 from gpt_kit.networks.figures import figure_element, figure_text, script_tags
 from gpt_kit.networks.tasks import digits
 from gpt_kit.pdiff.compare import plot_columns, plot_novelty
+from gpt_kit.play.barriers import draw_barrier, find_barrier
+from gpt_kit.play.controls import prompt_slider, slider
 from gpt_kit.play.draw import Drawing, curve, points
-from gpt_kit.play.live import CANVAS_SCRIPT, Canvas, Live, animate, plotly_script, slider, write_film
-from gpt_kit.play.many import draw_many, draw_walls, find_walls
+from gpt_kit.play.live import CANVAS_SCRIPT, Canvas, Live, animate, plotly_script, write_film
+from gpt_kit.play.many import draw_many
 from gpt_kit.play.views import draw_denoising, watch_denoising
 from gpt_kit.play.walk import draw_walk, map_walk, walk_noise
 from gpt_kit.play.widgets import Explorer, ExplorerView, draw_explorer, map_answers, optimizer_run
-from gpt_kit.play.widgets import prompt_slider, unseen_start
+from gpt_kit.play.widgets import unseen_start
 from gpt_kit.run.gallery import verdict, write_gallery
 from gpt_kit.run.report import write_report
 from gpt_kit.study.neighbours import draw_novelty
@@ -254,7 +256,8 @@ def test_explorer_and_views_show_names_as_written(wild):
     assert as_written(draw_walk(wild.task, wild.metric, walk.rows, walk.metric, place, frame=0, prompt=prompt,
                                 start=start))
     assert as_written(draw_many(wild, walk, prompt, 1.))
-    assert as_written(draw_walls(wild.task, wild.metric, find_walls(wild.task, *walk.rows[:2], wild.metric)))
+    barrier = find_barrier(wild.task, *walk.rows[:2], wild.metric)
+    assert as_written(draw_barrier(wild.task, wild.metric, barrier))
     assert as_written(plot_alignment(wild, prompt_alignment(wild, n_starts=2, n_prompts=3, steps=2)))
 
 def test_tables_and_sets_show_names_as_written():

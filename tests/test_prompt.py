@@ -5,7 +5,8 @@ import torch
 
 from gpt_kit.gpt.evaluate import unseen_starts
 from gpt_kit.gpt.load import load
-from gpt_kit.gpt.prompt import Prompter, calibration, latent_walk
+from gpt_kit.gpt.calibrate import calibration
+from gpt_kit.gpt.prompt import Prompter, latent_walk
 from gpt_kit.networks.checks import UserError
 
 @pytest.fixture(scope='module')
@@ -71,3 +72,24 @@ def test_numbers_of_numpy(ask, task):
     got = ask(rows.numpy(), np.float32(1), steps=np.int64(3), seed=np.int64(2), metric=np.float64(2)).rows
     assert torch.equal(got, wanted)
     with pytest.raises(UserError, match='one or more'): ask(rows[:0], 1.)
+
+class Turning(torch.nn.Module):
+    "Asked for more than half of the way it gives less again: a network that is nearer and nearer to none."
+    def __init__(self, model, row, best, worst):
+        super().__init__()
+        self.config, self.row, self.best, self.worst = model.config, row, best, worst
+
+    def forward(self, noised, j, start, prompt, metric, hidden=None):
+        share = (prompt - self.best)/(self.worst - self.best)          # 0: the best; 1: as the start
+        return self.row*(1 - (share - .5).abs()*2)[:, None]
+
+def test_whoever_asks_for_the_best_gets_the_best_there_is(shipped, starts):
+    "Where a model gives worse networks the more it is told, its curve begins at the best it gives."
+    worst = shipped.measure(starts).mean().item()
+    row = shipped(starts[:1], shipped.best).rows[0]*shipped.info['scale']
+    ask = Prompter(Turning(shipped.model, row, shipped.best, worst), shipped.info, task=shipped.task)
+    curve = calibration(ask, starts, n_prompts=21)
+    assert curve['told'][0] == pytest.approx(.5, abs=.06)
+    assert all(a < b for v in (curve['told'], curve['given']) for a, b in zip(v, v[1:]))
+    before, after = ask(starts, ask.best).metric, calibrated(ask, **curve)(starts, ask.best).metric
+    assert before.min() > 2 and after.max() < .5

@@ -15,7 +15,8 @@ from gpt_kit.gpt.evaluate import prompt_alignment, unseen_starts
 from gpt_kit.gpt.loop import TrainConfig
 from gpt_kit.gpt.model import GPT
 from gpt_kit.gpt.presets import PRESETS, WORLDS, get_world
-from gpt_kit.gpt.prompt import calibration, recursive
+from gpt_kit.gpt.calibrate import calibration
+from gpt_kit.gpt.prompt import recursive
 from gpt_kit.gpt.train import prepare_data, train_gpt
 from gpt_kit.networks.checks import RANGES, UserError, check_ranges
 from gpt_kit.networks.collect import Recipe, collect, optimize, run_seeds

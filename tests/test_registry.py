@@ -435,10 +435,10 @@ def test_a_file_that_is_edited_meanwhile(tmp_path, monkeypatch):
     assert function_source(f) == before
 
 SHIPPED = {  # digests of all tensors, in order of their names
-    'cartpole-return': '4fa473a005f4',
-    'digits-cnn-loss': '7cefbb0bdfd5',
-    'digits-error': '1ac07ec32e25',
-    'digits-loss': 'dcb76e6634c1',
+    'cartpole-return': '496afa39d7fc',
+    'digits-cnn-loss': '94c776aa4ff4',
+    'digits-error': '6be781d3a1b5',
+    'digits-loss': '3d4bf52e7f3e',
 }
 
 @pytest.mark.parametrize('name', SHIPPED)

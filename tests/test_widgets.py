@@ -24,9 +24,11 @@ from gpt_kit.networks.collect import Recipe, collect
 from gpt_kit.networks.figures import FIGURE_MIME
 from gpt_kit.networks.registry import get_task
 from gpt_kit.networks.tasks import CLASSIFICATION, Metric, classification, mlp
+from gpt_kit.play.barriers import barrier_view
+from gpt_kit.play.controls import slider
 from gpt_kit.play.draw import Drawing, draw_prompts, points
-from gpt_kit.play.live import Live, json_ready, slider, write_film
-from gpt_kit.play.many import many_at_once, walls_view
+from gpt_kit.play.live import Live, json_ready, write_film
+from gpt_kit.play.many import many_at_once
 from gpt_kit.play.views import denoising_view, landscape_view
 from gpt_kit.play.walk import walk_view
 from gpt_kit.run.jobs import job_of, run_jobs
@@ -88,7 +90,7 @@ def test_explorer_with_any_task(wines, tmp_path, metric, unit):
 
 VIEWS = dict(first=w.first_look, landscape=lambda f: landscape_view(f, n_steps=40, n_points=11),
              denoising=denoising_view, walk=lambda f: walk_view(f, n_frames=4),
-             many=lambda f: many_at_once(f, n=4), walls=walls_view)
+             many=lambda f: many_at_once(f, n=1), barrier=barrier_view)
 
 @pytest.mark.parametrize('make', VIEWS.values(), ids=VIEWS)
 @pytest.mark.parametrize('metric', ['loss', 'right'])

@@ -92,17 +92,18 @@ def ddim(s:SamplerState, eta:float=0.)->Tensor: # (B, D)
 def _half_log(ab): return .5*(ab.log() - (1 - ab).log())               # log(signal / noise)
 
 def dpm(s:SamplerState, eta:float=0.)->Tensor: # (B, D)
-    "Second-order multistep in log(signal/noise), deterministic (Lu et al. 2022, DPM-Solver++ 2M, Alg. 2)."
-    if eta: raise UserError("dpm adds no noise, so eta has to be 0; use ddim or ddpm")
+    "Second-order multistep in log(signal/noise) (Lu et al. 2022, DPM-Solver++ 2M and, with eta 1, SDE 2M)."
     if s.b == 1: return s.x0
     h, guess = _half_log(s.b) - _half_log(s.a), s.x0
     if s.past:
         x0_before, a_before = s.past
         guess = s.x0 + .5*h/(_half_log(s.a) - _half_log(a_before))*(s.x0 - x0_before)
-    return ((1 - s.b)/(1 - s.a)).sqrt()*s.x - s.b.sqrt()*torch.expm1(-h)*guess
+    kept = torch.exp(-eta*h)                                           # of the noise in x
+    x = ((1 - s.b)/(1 - s.a)).sqrt()*kept*s.x - s.b.sqrt()*torch.expm1(-h - eta*h)*guess
+    return x + ((1 - s.b)*(1 - kept**2)).sqrt()*s.noise() if eta else x
 
 SOLVERS = dict(ddpm=ddpm, ddim=ddim, dpm=dpm)
-SAMPLER = dict(solver='dpm', steps=20)     # enough for networks out of noise
+SAMPLER = dict(solver='dpm', steps=20, eta=.5)     # enough for networks out of noise
 
 # %% ../../nbs/gpt/01_diffusion.ipynb #sample
 class SampleStep(NamedTuple):
@@ -140,7 +141,7 @@ def sample(
     *,
     solver:str='ddim',               # 'ddpm', 'ddim' or 'dpm'
     steps:int|list=10,               # how many, 1..J, or which, descending
-    eta:float|None=None,             # how much fresh noise, 0..1 (default: the solver's own)
+    eta:float|None=None,             # how much fresh noise, 0..1 (default: ddpm's 1, or 0)
     limit:tuple|None=None,           # (low, high) to clamp every guess to: static thresholding
     fresh:Callable|None=None,        # step 1, 2, ... -> (B, D) fresh noise (default: of seed 0)
     callback:Callable|None=None,     # called with a `SampleStep` before each step

@@ -16,9 +16,9 @@ from torch import Tensor
 
 from .diffusion import SCHEDULES, SOLVERS
 from .loop import first_not_finite
-from .model import GPT, N_BINS, Block, scalar_features
+from .model import GPT, Block, scalar_features
 from .prompt import Prompter
-from ..networks.checks import UserError, check_choice, check_ranges, closest
+from ..networks.checks import UserError, check_choice, check_ranges, closest, command_text
 from ..networks.forms import NUMBER, check_form, check_layers
 from ..networks.store import read_tensors
 from ..networks.tasks import Task
@@ -107,7 +107,7 @@ def model_file(
 
 MODEL_FORM = dict(task=str, fingerprint=str, schedule=str, scale=NUMBER, largest=NUMBER,
                   best=NUMBER, seen=[NUMBER], metric=dict(name=str, unit=str, minimize=bool),
-                  sampler=dict(solver=str, steps=int))
+                  sampler=dict(solver=str, steps=int, eta=NUMBER))
 
 MAKE_AGAIN = "get it again, or train the model again"   # advice about damaged files
 
@@ -123,7 +123,7 @@ def _check_info(path, info): # what a model's file says about it
     check_form(f"the description in {path}", info, MODEL_FORM, MAKE_AGAIN)
     check_choice('noise schedule', info['schedule'], SCHEDULES)
     check_choice('solver', info['sampler']['solver'], SOLVERS)
-    check_ranges(sampler_steps=info['sampler']['steps'])
+    check_ranges(sampler_steps=info['sampler']['steps'], eta=info['sampler']['eta'])
     curves = [_check_curve(path, info[name], form) for name, form in CURVES.items() if name in info]
     if 'training' in info:
         check_form(f"the training in {path}", info['training'], {str: (int, float, str)}, MAKE_AGAIN)
@@ -135,11 +135,12 @@ def _check_info(path, info): # what a model's file says about it
     raise UserError(f"the description in {path} has a metric, scale, best, seen or calibration that "
                     f"cannot be; {MAKE_AGAIN}")
 
-def _never_hidden(tensors, info): # of before starts could be hidden: what such a model lacks
-    check_ranges(width=info['config'].get('width'))
-    tensors['hidden'] = torch.zeros(info['config'].get('width') or 1)
-    tensors['errors'] = torch.ones(2, N_BINS)
-    info['sampler'] = dict(solver='ddim', steps=10)
+def _check_age(path, tensors, info): # was it made before starts could be hidden?
+    if 'hidden' in tensors or 'sampler' in info or 'inputs' in info['config']: return
+    metric = info['metric']['name'].removeprefix('test_') if 'metric' in info else 'loss'
+    again = command_text('train', 'STORE', str(path), '--metric', metric)
+    raise UserError(f"{path} was made by an older version of the kit, and cannot do without a start; "
+                    f"train it again with: {again}")
 
 def load_model(
     name:str|Path,            # of a shipped model, or a path
@@ -151,8 +152,7 @@ def load_model(
     check_layers(path, info['config'].get('layers'), MAKE_AGAIN)
     sizes = {name: v for name, v in info['config'].items() if name not in ('layers', 'inputs', 'outputs')}
     check_form(f"the config in {path}", sizes, {str: (int, float, str)}, MAKE_AGAIN)
-    released = 'inputs' in info['config']
-    if not released and 'hidden' not in tensors and 'sampler' not in info: _never_hidden(tensors, info)
+    _check_age(path, tensors, info)
     try: model = restore(info['config'], tensors)
     except Exception as e:      # a description that is none of ours may make PyTorch raise anything
         why = ' '.join(str(e).split())[:300]

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['PAPER_SIZES', 'PPO_RECIPE', 'PAPER_TASKS', 'PRESETS', 'CNN_RECIPE', 'WORLDS', 'World', 'paper_world', 'has_edges',
-           'has_kernels', 'default_model', 'default_training', 'usual_world', 'get_world', 'training_needs',
-           'needs_text', 'seconds_per_step']
+           'has_kernels', 'default_model', 'is_policy', 'default_behaviour', 'default_training', 'usual_world',
+           'get_world', 'training_needs', 'needs_text', 'seconds_per_step']
 
 # %% ../../nbs/gpt/08_presets.ipynb #imports
 import math
@@ -101,15 +101,24 @@ def default_model(
     edge_width = 32 if has_kernels(layers) else 16           # an edge is a kernel of nine, or a weight
     return dict(model, width=128, heads=4, edge_width=edge_width)
 
+def is_policy(layers:list)->bool: return layers[-1][2] == 1     # policies have one output
+
+def default_behaviour(
+    layers:list,           # of the networks
+)->float:
+    "Weight of what networks do, beside what their weights are (lesson gpt.behaviour)."
+    if has_kernels(layers): return 60.
+    return 30. if is_policy(layers) else 10.
+
 def default_training(
     layers:list,           # of the networks
     tokens:str='neuron',
-    behaviour:float=10.,   # weight of what networks do
+    behaviour:float|None=None,   # weight of what networks do (default: `default_behaviour`)
 )->TrainConfig:
     "And for how long, and how fast."
+    if behaviour is None: behaviour = default_behaviour(layers)
     if not has_edges(layers, tokens): return TrainConfig(behaviour=behaviour)
-    policy = layers[-1][2] == 1                              # policies have one output
-    return TrainConfig(steps=2000 if policy else 4500, batch=16, lr=2e-3, behaviour=behaviour)
+    return TrainConfig(steps=2000 if is_policy(layers) else 4500, batch=16, lr=2e-3, behaviour=behaviour)
 
 CNN_RECIPE = dict(epochs=10, n_saves=24)
 WORLDS = {  # name: what is not as usual
@@ -120,18 +129,18 @@ WORLDS = {  # name: what is not as usual
     'digits-cnn-error': dict(task='digits-cnn', metric='error', runs=5120, recipe=CNN_RECIPE),
     'cartpole-return': dict(task='cartpole', metric='return', runs=512, power=1.)}
 
-def _usual_behaviour(store, task):
+def _usual_behaviour(store, task): # None: as usual for its networks
     try: task_of(store.info, task)
     except (UserError, OSError) as e:
         warnings.warn(f"a model of {store.path} learns from weights alone, not from what networks do: {e}")
         return 0.
-    return 10.
+    return None
 
 def usual_world(
     store,                     # a `Store`
     tokens:str='neuron',
     task:Task|str|None=None,   # of its networks, if it is none of the kit's own
-    behaviour:float|None=None, # as for `default_training` (default: 10, or 0 where inputs are not to be had)
+    behaviour:float|None=None, # as for `default_training` (default: 0 where inputs are not to be had)
 )->World:
     "What is usual for the networks of a store: prompted with their first test metric."
     layers = store.layout.layers

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PAIR_SAMPLERS', 'split_runs', 'TrainData', 'prepare_data', 'sample_paper', 'sample_even', 'Pairs', 'sample_pairs',
-           'draw_steps', 'noise_bins', 'update_errors', 'diffusion_loss', 'describe_data', 'save_model',
+           'draw_steps', 'noise_bins', 'update_errors', 'Part', 'diffusion_loss', 'describe_data', 'save_model',
            'lock_training', 'train_gpt']
 
 # %% ../../nbs/gpt/04_train.ipynb #imports
@@ -207,10 +207,19 @@ def update_errors(
     errors.copy_(kept*errors + (1 - kept)*total/n.clamp(min=1))
 
 # %% ../../nbs/gpt/04_train.ipynb #diffusion-loss
-def _even(model, hidden, bins, each): # each (B,) as a share of what is usual there, the mean
+class Part(NamedTuple):
+    "One of the equal parts of a batch. The parts of a step that one process computes share what they find."
+    i:int = 0              # which
+    n:int = 1              # of how many
+    found:list|None = None # what the earlier ones of this process and step have found; None: there are none
+    last:bool = True       # are there no later ones?
+
+def _even(model, hidden, bins, each, part): # each (B/n,) as a share of what is usual there, the mean
     errors = getattr(model, 'module', model).errors          # accelerate puts a model into another
     share = each/errors[hidden.long(), bins].clamp(min=1e-6)
-    update_errors(errors, hidden, bins, each.detach())
+    found = [] if part.found is None else part.found
+    found.append((hidden, bins, each.detach()))
+    if part.last: update_errors(errors, *map(torch.cat, zip(*found)))    # by which all parts were divided
     return share.mean()
 
 def diffusion_loss(
@@ -222,7 +231,7 @@ def diffusion_loss(
     *,
     objective:str='squared',      # errors as they are (G.pt, Eq. 1), or 'even': every amount of noise counts
     device:str='cpu',
-    part:tuple=(0, 1),            # (i, n): of what is drawn, only the i-th of n equal parts
+    part:tuple=Part(),            # of what is drawn, only this one; (i, n) will do for one that is alone
     behaviour:Callable|None=None, # (guess, future, generator) -> (), what is added: a `BehaviourLoss`; of
                                   # 0 networks it is 0, and it draws as much
 )->Tensor:                        # ()
@@ -231,15 +240,15 @@ def diffusion_loss(
     j = draw_steps(ab, B, generator) if even else torch.randint(len(ab), (B,), generator=generator)
     eps = torch.randn(pairs.future.shape, generator=generator, dtype=pairs.future.dtype)
     noised = add_noise(pairs.future, ab[j], eps)
-    i, n = part
-    mine = slice(B*i//n, B*(i + 1)//n)
+    part = Part(*part)
+    mine = slice(B*part.i//part.n, B*(part.i + 1)//part.n)
     start, future, metric, prompt, hidden = (t[mine].to(device) for t in pairs)
     guess = model(noised[mine].to(device), j[mine].to(device), start, prompt, metric, hidden)
     each = (guess - future).square().mean(1)                                # (B/n,)
-    error = _even(model, hidden, noise_bins(ab)[j[mine]].to(device), each) if even else each.mean()
+    error = _even(model, hidden, noise_bins(ab)[j[mine]].to(device), each, part) if even else each.mean()
     if not behaviour: return error
-    near = (ab[j[mine]] > .9).to(device)                                    # hardly a choice is left
-    return error + behaviour(guess[near], future[near], generator)*near.float().mean()
+    settled = ~hidden | (ab[j[mine]] > .9).to(device)                       # hardly a choice is left
+    return error + behaviour(guess[settled], future[settled], generator)*settled.float().mean()
 
 # %% ../../nbs/gpt/04_train.ipynb #train-gpt
 def describe_data(data:TrainData)->dict:
@@ -304,7 +313,7 @@ def train_gpt(
     ab = SCHEDULES[check_choice('schedule', schedule, SCHEDULES)]()
     if augment is None: augment = model.config['tokens'] != 'neuron'
     draw = partial(sample_pairs, data, sampling=sampling, power=power, augment=augment, hide=config.hide)
-    def loss(model, g, part=(0, 1)):
+    def loss(model, g, part=Part()):
         return diffusion_loss(model, draw(data.runs, config.batch, g), ab, g, objective=config.objective,
                               device=device, part=part, behaviour=behaviour)
     @torch.inference_mode()

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ..gpt.loop import TrainState
+from ..gpt.train import Part
 from ..networks.checks import UserError, check_ranges
 from ..networks.collect import Recipe, shard_tensors
 from ..networks.tasks import Task
@@ -105,12 +106,12 @@ class Accelerated:
         "The loss over the whole batch, and its gradients in every process."
         acc = self.accelerator
         if self.state is not state: self.model, self.state = acc.prepare_model(state.model), state
-        before, total = state.generator.get_state(), 0.
+        before, total, found = state.generator.get_state(), 0., []
         state.optimizer.zero_grad()
         for i in range(self.n):
             state.generator.set_state(before)                   # the same draw again, another part
-            part = acc.process_index*self.n + i, self.parts
-            with nullcontext() if i == self.n - 1 else acc.no_sync(self.model):
+            part = Part(acc.process_index*self.n + i, self.parts, found, last=i == self.n - 1)
+            with nullcontext() if part.last else acc.no_sync(self.model):
                 value = loss(self.model.train(), state.generator, part)
                 acc.backward(value)                                   # which divides by n
             total = total + value.detach()/self.n

@@ -305,6 +305,6 @@ def import_model(
                 recipe=dict(imported='gpt-model'), store_seed=None, runs=None, schedule='linear',
                 metric=dict(name=f'test_{name}', unit=metric.unit, minimize=metric.minimize),
                 scale=scale, largest=10*scale, best=best, seen=sorted([best, worst]), seconds=0.,
-                sampler=dict(solver='ddim', steps=10))
+                sampler=dict(solver='ddim', steps=10, eta=0.))
     write_tensors(out, model.state_dict(), info)
     return model

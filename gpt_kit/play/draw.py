@@ -237,20 +237,20 @@ def draw_prompts(
     *,
     seen:tuple,     # range of the training data
     best:float,     # in the training data
-    start:float,    # what the start has
+    start:float|None, # what the start has; None: there is none, or nobody looks at it
 )->None:
     "Prompted against achieved."
     asked, got = zip(*tried) if tried else ((), ())
-    (low, high), hover = seen, 'asked %{x:.3g}, got %{y:.3g}'
+    (low, high), has, hover = seen, [] if start is None else [start, start], 'asked %{x:.3g}, got %{y:.3g}'
     fig.add(name,
         curve(seen, seen, '#9aa5b1', width=1.5),
         curve([best, best], seen, GREEN, f'best in the training data: {best:.3g}', dash='dash', width=1.5),
-        curve(seen, [start, start], BLUE, f'the start has {start:.3g}', dash='dot', width=1.5),
+        curve(seen[:len(has)], has, BLUE, 'the start has %{y:.3g}', dash='dot', width=1.5),
         points(asked[:-1], got[:-1], hover=hover, marker=dict(color=ORANGE, opacity=.45, size=6)),
         points(asked[-1:], got[-1:], hover=hover, marker=NEWEST))
     label = f'test {metric.name} ({metric.unit})'
     fig.axes(name, dict(title=f'prompted {label}', range=padded_range(seen)),
-             dict(title=f'achieved {label}', range=padded_range([low, high, start, *got])))
+             dict(title=f'achieved {label}', range=padded_range([low, high, *has, *got])))
 
 # %% ../../nbs/play/03_draw.ipynb #race
 def draw_race(
@@ -270,10 +270,11 @@ def draw_race(
     fig.add(name,
         curve(steps + 1, values, GREEN, f'{who}, step %{{customdata}}: %{{y:.3g}}', customdata=steps),
         points(steps[now] + 1, values[now], marker=square),
-        curve([1, end], [generated]*2, ORANGE, 'G.pt, one update: %{y:.3g}', width=3))
+        points([1, end], [generated]*2, 'lines+text', 'G.pt, one update: %{y:.3g}', text=['one answer', ''],
+               textposition='top right', line=dict(color=ORANGE, width=3, dash='dash')))
     ticks = [0, 1, 3, 10, 30, 100, 300, 1000, 3000, 10000]
-    fig.axes(name, dict(title=f'steps of {who}', type='log', tickvals=[t + 1 for t in ticks],
-                        ticktext=[str(t) for t in ticks], range=[0, math.log10(end)]),
+    x = dict(type='log', tickvals=[t + 1 for t in ticks], ticktext=[str(t) for t in ticks])
+    fig.axes(name, x | dict(title=f'steps of {who}', range=[0, math.log10(end)]),
              dict(title=f'test {metric.name} ({metric.unit})', rangemode='tozero'))
 
 # %% ../../nbs/play/03_draw.ipynb #landscape
@@ -313,7 +314,7 @@ def draw_map(
     if solid:
         contours = dict(z=dict(show=True, color='white', width=1))
         fig.add(name, dict(type='surface', opacity=.95, contours=contours, **trace))
-        return fig.axes(name, dict(title='1st'), dict(title='2nd'), dict(title=title, **ticks))
+        return fig.axes(name, dict(title='axis 1'), dict(title='axis 2'), dict(title=title, **ticks))
     fig.add(name, dict(type='contour', ncontours=24, line=dict(width=.6, color='white'), **trace))
     same = f'{xs[0]:.4g} {ys[0]:.4g}'                        # another plane forgets where one had zoomed to
     x, y = (dict(title=label, range=[side[0].item(), side[-1].item()], uirevision=same)

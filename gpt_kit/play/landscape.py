@@ -88,7 +88,7 @@ def three_point_plane(
     if v.norm() <= 1e-4*(c - a).norm(): v = torch.zeros_like(v)   # only rounding is left: `Plane` refuses it
     axes = torch.stack([u, v/v.norm().clamp(min=1e-12)])
     size = torch.stack([b - a, c - a]).square().mean().sqrt().item()
-    return Plane(a, axes, size, ('distance along the first direction', 'distance at right angles'))
+    return Plane(a, axes, size, ('along the first direction (weights)', 'at right angles to it (weights)'))
 
 def random_plane(
     layout:Layout,

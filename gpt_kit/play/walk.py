@@ -14,12 +14,13 @@ from torch import Tensor
 
 from ..gpt.prompt import Answer, Prompter, latent_walk
 from ..networks.tasks import Task
+from .controls import fit_listening, listen_controls, prompt_slider, slider
 from .draw import ORANGE, Drawing, colour_limit, curve, draw_legend, draw_map, draw_marks
 from .draw import draw_picture, filters, padded_range
 from .landscape import Landscape, map_metric, pca_plane
-from .live import slider, write_film
+from .live import write_film
 from .views import Film, draw_moment
-from .widgets import fit_listening, listen_controls, open_model, prompt_slider, unseen_start
+from .widgets import open_model, unseen_start
 
 # %% ../../nbs/play/06_walk.ipynb #walk
 def walk_noise(
@@ -34,7 +35,7 @@ def walk_noise(
     "A loop through noise at one prompt (the project page of G.pt: latent walks)."
     rows, noise = start.expand(n_frames, -1), latent_walk(ask.layout.D, n_frames, seed=seed)
     metric = ask.measure(start[None]).expand(n_frames)
-    return ask(rows, prompt, metric=metric, guidance=guidance, noise=noise, eta=0.)
+    return ask(rows, prompt, metric=metric, guidance=guidance, noise=noise)
 
 # %% ../../nbs/play/06_walk.ipynb #map-walk
 def map_walk(

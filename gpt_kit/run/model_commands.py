@@ -109,6 +109,19 @@ def _training_costs(out, data, model, config, seconds): # lines to say before a 
             f"{left} steps{more}: about {duration_text(seconds*left)}; {out} will be {size}, "
             f"and its state {state_size} until it is done")
 
+def _say_curves(model, curves):
+    for name, curve in curves.items():
+        told, given = (', '.join(f'{1 - share:.0%}' for share in curve[k][::9]) for k in ('told', 'given'))
+        way = 'from a start' if name == 'calibration' else 'by noise alone, from an average start'
+        print(f"{model}: told to go {told} of the way {way} to the best in the data, it goes {given} on "
+              "average; from now on prompts are corrected by this curve")
+
+def _finish_training(out, store, data, history, task, device):
+    from gpt_kit.gpt.calibrate import calibrate_model
+    if history: print(f"{out}: loss on {len(data.held_out)} held-out runs {history[-1]['held_out']:.4f}")
+    try: _say_curves(out, calibrate_model(out, store, task=task, device=device))
+    except (UserError, OSError) as e: print(f"{out} is not calibrated: {e}")
+
 @command
 def _train(
     store:str,              # folder of checkpoints, as `gpt-kit collect` makes it
@@ -125,7 +138,7 @@ def _train(
     lr:float=None,          # greatest learning rate (default: 0.003, or 0.002 for several hidden layers)
     sampling:str=None,      # of pairs of checkpoints: 'even' over the metric (default) or 'paper'
     power:float=None,       # of 'even': how much good networks are favoured, 1 not at all (default: 2)
-    behaviour:float=None,   # weight of what networks do, 0: off (default: 10, where their inputs are known)
+    behaviour:float=None,   # weight of what networks do, 0: off (default: 10, CNNs 60, policies 30)
     hide:float=None,        # share of pairs whose start is hidden, to answer from noise alone (default: 0.3)
     seed:int=0,             # of weights, pairs and noise
     task:str=None,          # the store's own, 'module:function'; needed when it is none of the kit's
@@ -160,8 +173,7 @@ def _train(
     if engine.main: print(_training_costs(out, data, model, config, each))
     history = train_gpt(model, data, config, out, seed=seed, **pairs, device=device, engine=engine,
                         every=max(100, config.steps//100), behaviour=behaves, sampler=world.sampler)
-    if history and engine.main:
-        print(f"{out}: loss on {len(data.held_out)} held-out runs {history[-1]['held_out']:.4f}")
+    if engine.main: _finish_training(out, there, data, history, task, device)
 
 # %% ../../nbs/run/06_model_commands.ipynb #prompt
 @command
@@ -209,31 +221,19 @@ def _prompt(
 def _calibrate(
     model:str,          # a trained model's file; it is written anew
     store:str,          # the store it learned from
-    starts:int=96,      # of the networks it learned from, as they were before training
+    starts:int=64,      # of the networks it learned from, as they were before training
     task:str=None,      # the networks' own, 'module:function'; needed when it is none of the kit's
     device:str='cpu',   # 'cpu', 'cuda' or 'mps'
 ):
     "Find out what a trained model gives for what it is told, so that prompts mean what they say."
+    from gpt_kit.gpt.calibrate import calibrate_model
     from gpt_kit.gpt.load import model_file
-    from gpt_kit.gpt.prompt import calibration
-    from gpt_kit.gpt.train import lock_training, prepare_data
-    from gpt_kit.networks.store import Store, read_tensors, write_tensors
+    from gpt_kit.gpt.loop import get_device
+    from gpt_kit.networks.store import Store
     check_ranges(calibration_starts=starts)
-    file = check_output(model_file(model), sources=(store,))
-    with lock_training(file):
-        ask = _load(model, device, task)
-        there = ask.same_task(Store(store)).verify()
-        runs = prepare_data(there, f'test_{ask.metric}').runs[:starts]
-        rows, curves = there.rows(runs, 0*runs), {}
-        if ask.hide < 1: curves['calibration'] = calibration(ask, rows)
-        if ask.hide: curves['calibration_from_noise'] = calibration(ask, rows, guidance=0)
-        tensors, info = read_tensors(file, 'model')
-        write_tensors(file, tensors, info | curves)
-    for name, curve in curves.items():
-        told, given = (', '.join(f'{1 - share:.0%}' for share in curve[k][::9]) for k in ('told', 'given'))
-        way = 'from a start' if name == 'calibration' else 'by noise alone, from an average start'
-        print(f"{model}: told to go {told} of the way {way} to the best in the data, it goes {given}, "
-              f"mean of {len(runs)} starts; from now on prompts are corrected by this curve")
+    there = Store(store).verify()
+    _say_curves(model, calibrate_model(model_file(model), there, n_starts=starts, task=task,
+                                       device=get_device(device)))
 
 # %% ../../nbs/run/06_model_commands.ipynb #evaluate
 def _tuned(task, metric, rows, n_steps): # as `optimizer_grid`, after one step and a full run, the best first

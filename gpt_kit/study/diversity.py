@@ -21,9 +21,9 @@ from ..gpt.prompt import Prompter
 from ..networks.collect import FREE_ORDERS, Recipe, kept_rows
 from ..networks.tasks import Task
 from ..networks.weights import measure
+from ..play.barriers import metric_along_line
 from ..play.draw import BLUE, GREEN, ORANGE, Drawing, draw_map, draw_marks, log_axis, points
 from ..play.landscape import Plane, map_metric, pca_plane
-from ..play.many import metric_along_line
 
 # %% ../../nbs/study/04_diversity.ipynb #answer-grid
 def answer_grid(
@@ -39,6 +39,7 @@ def answer_grid(
     (K, D), N, metric = starts.shape, len(noise), ask.measure(starts)                # (K,)
     if same_metric: metric = metric.mean().expand(K)
     many, prompt = starts.repeat_interleave(N, 0), ask.best if prompt is None else prompt
+    if 'solver' not in kw: kw = dict(eta=0.) | kw                      # the noise is all that differs
     answer = ask(many, prompt, metric=metric.repeat_interleave(N), noise=noise.repeat(K, 1), **kw)
     return answer.rows.view(K, N, D)
 

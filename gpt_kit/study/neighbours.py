@@ -22,7 +22,7 @@ from ..networks.collect import Recipe
 from ..networks.distance import Nearest, nearest_checkpoints
 from ..networks.figures import figure_text
 from ..networks.store import Store
-from ..networks.symmetry import align
+from ..networks.symmetry import align, balance
 from ..networks.tasks import Task
 from ..networks.weights import Layout, forward
 from ..play.draw import BLUE, GREEN, INK, ORANGE, PALETTE, PURPLE, RED, Drawing, points
@@ -134,16 +134,18 @@ def draw_decisions(
 def draw_neighbours(
     store:Store,
     answers:Tensor,   # (K, D) generated; the first is drawn
-    near:Nearest,     # the checkpoints nearest to them, renumbered before they are drawn
+    near:Nearest,     # the nearest checkpoints; they are balanced, as all here, and renumbered
     truth:Tensor,     # (K, D) what SGD made of the same starts
     *,
     columns:int=1500, # weights to show, at most
 )->Drawing:
     "A generated row, others under it, and what they differ by, on one scale of colours."
-    row, runs, saves = answers[0], near.run[0], near.save[0]
+    layout, runs, saves = store.layout, near.run[0], near.save[0]
+    row, same_start = balance(layout, torch.stack([answers[0], truth[0]]))
     names = [f'run {run}, checkpoint {save}' for run, save in zip(runs, saves)]
-    others = dict(zip(names, align(store.layout, store.rows(runs, saves), row)))
-    others['SGD, same start'] = truth[0]
+    found = balance(layout, store.rows(runs, saves))
+    others = dict(zip(names, align(layout, found, row)))
+    others['SGD, same start'] = same_start
     rows = dict(generated=row) | others
     differences = {f'{name} ({(row - other).norm():.1f})': row - other for name, other in others.items()}
     titles = dict(rows='weights', differences='generated minus each of the others, and how long that is')
