@@ -36,9 +36,9 @@ def record(file, name, **values):
     print(f"{name:34}", '   '.join(texts), flush=True)
 
 
-def alignment(ask, seed):
+def alignment(ask, seed, **how):
     "Prompt alignment of 64 unseen starts in figures, and the networks (64, D) that were to be the best."
-    r = prompt_alignment(ask, n_starts=64, seed=seed)
+    r = prompt_alignment(ask, n_starts=64, seed=seed, **how)
     best, each = r['achieved'][:, 0], r['each']
     able = each[each.isfinite()]                 # a start may be as good as the best already
     at_best = len(each) - len(able)

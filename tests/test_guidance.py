@@ -165,11 +165,10 @@ def test_timing_changes_no_model(store):
     seconds_per_step(model, data, TrainConfig(steps=2, batch=4))
     assert all(torch.equal(before[n], t) for n, t in model.state_dict().items())
 
-def test_noise_of_ones_own_has_the_same_company(ask):
-    "What is added on the way is that of the first answer, so that a walk through noise does not jump."
+def test_noise_of_ones_own(ask):
+    "None is added on the way, so that it alone decides; or, with eta, that of the first answer."
     own = normal_noise((1, 1210), seed=3)
-    alone = ask(1., seed=3).rows
-    rows = ask(1., noise=own.repeat(3, 1), seed=3).rows
-    assert ask.sampler['eta'] > 0
+    assert torch.equal(ask(1., noise=own, seed=3).rows, ask(1., seed=3, eta=0.).rows)
+    alone, rows = ask(1., seed=3, eta=.5).rows, ask(1., noise=own.repeat(3, 1), seed=3, eta=.5).rows
     for row in rows: torch.testing.assert_close(row, alone[0], atol=1e-5, rtol=0)
     assert not torch.equal(ask(1., n=2, seed=3).rows[1], alone[0])

@@ -174,8 +174,8 @@ class Prompter:
         told = torch.from_numpy(np.interp(share.numpy(), curve['given'], curve['told'])).float()
         return torch.where((share >= 0) & (share <= 1), self.best + way*told, prompt)
 
-    def _sampler_for(self, solver, steps, eta): # what the file says, unless something else is asked for
-        if eta is None and solver is None: eta = self.sampler['eta']
+    def _sampler_for(self, solver, steps, eta, noise): # the file's, unless something else is asked for
+        if eta is None and solver is None: eta = self.sampler['eta'] if noise is None else 0.
         if steps is None: steps = self.sampler['steps']
         return dict(solver=solver or self.sampler['solver'], steps=steps, eta=eta)
 
@@ -218,7 +218,7 @@ class Prompter:
         metric:Tensor|None=None,      # (K,) the test metric that they have (default: measured)
         seed:int=0,                   # of noise, 0..2**32-1; that of answer k depends on seed and k alone
         update:int=0,                 # whose noise to take, when answers are asked again
-        noise:Tensor|None=None,       # (K, D) to begin with; what is added later is that of answer 0
+        noise:Tensor|None=None,       # (K, D) to begin with; none is added later, or with eta answer 0's
         steps:int|None=None,          # of the sampler (default: as the model's file says)
         solver:str|None=None,         # 'ddpm', 'ddim' or 'dpm' (default: as the model's file says)
         eta:float|None=None,          # fresh noise, 0..1 (default: the file's, or another solver's own)
@@ -239,7 +239,7 @@ class Prompter:
                             "give each network noise of its own, as long as its weights")
         prompt = self.check_prompt(prompt, len(rows))
         draws = 1024*update                                             # an update takes 1,001 at most
-        sampler = self._sampler_for(solver, steps, eta)
+        sampler = self._sampler_for(solver, steps, eta, noise)
         inputs = rows*self.info['scale'], metric, self.calibrated(prompt, metric), self.calibrated(prompt)
         limits = (-self.info['largest'], self.info['largest']) if limit else None
         batches = zip(*(t.to(self.device).split(256) for t in inputs))  # so many fit the cache

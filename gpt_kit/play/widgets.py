@@ -82,7 +82,8 @@ def sweep_prompts(
     else: prompts = torch.linspace(high, max(low, min(has, high - tenth)), n)
     noise = normal_noise((1, len(start)), seed=seed).expand(n, -1)
     metric = torch.tensor([has]).expand(n)
-    return ask(start.expand(n, -1), prompts, metric=metric, guidance=guidance, noise=noise, seed=seed).rows
+    return ask(start.expand(n, -1), prompts, metric=metric, guidance=guidance, noise=noise, seed=seed,
+               eta=ask.sampler['eta']).rows                             # as one answer of this seed
 
 def map_answers(
     ask:Prompter,

@@ -231,9 +231,8 @@ def _calibrate(
     from gpt_kit.gpt.loop import get_device
     from gpt_kit.networks.store import Store
     check_ranges(calibration_starts=starts)
-    there = Store(store).verify()
-    _say_curves(model, calibrate_model(model_file(model), there, n_starts=starts, task=task,
-                                       device=get_device(device)))
+    device, there = get_device(device), Store(store).verify()
+    _say_curves(model, calibrate_model(model_file(model), there, n_starts=starts, task=task, device=device))
 
 # %% ../../nbs/run/06_model_commands.ipynb #evaluate
 def _tuned(task, metric, rows, n_steps): # as `optimizer_grid`, after one step and a full run, the best first

@@ -39,7 +39,6 @@ def answer_grid(
     (K, D), N, metric = starts.shape, len(noise), ask.measure(starts)                # (K,)
     if same_metric: metric = metric.mean().expand(K)
     many, prompt = starts.repeat_interleave(N, 0), ask.best if prompt is None else prompt
-    if 'solver' not in kw: kw = dict(eta=0.) | kw                      # the noise is all that differs
     answer = ask(many, prompt, metric=metric.repeat_interleave(N), noise=noise.repeat(K, 1), **kw)
     return answer.rows.view(K, N, D)
 
