@@ -21,7 +21,7 @@ from gpt_kit.gpt.train import prepare_data
 from gpt_kit.networks.collect import GROUP, Recipe, default_recipe
 from gpt_kit.networks.store import Store
 from gpt_kit.networks.registry import get_task
-from gpt_kit.networks.weights import measure
+from gpt_kit.networks.weights import Layout, forward, measure
 
 UNSEEN = 12      # seed of the 64 starts; used here alone, and never to choose a setting
 BARS = {'digits-16-16-loss': .9, 'digits-cnn-loss': .9, 'digits-cnn-error': .85, 'wine-loss': .9,
@@ -49,10 +49,31 @@ def run(name):
     if ask.task.test2 is not None:
         found['best_prompt_second_test'] = measure(ask.task, rows, 'test2')[ask.metric].mean().item()
     record('worlds', name, bar=BARS[name], **found, train_s=ask.info['seconds'])
-    from_noise, _ = alignment(ask, UNSEEN, guidance=0)
+    from_noise, rows = alignment(ask, UNSEEN, guidance=0)
+    others = {n: v for n, v in measure(ask.task, rows).items() if n != ask.metric}
+    from_noise |= {f'best_prompt_{n}': v.mean().item() for n, v in others.items()}
     record('worlds', f'{name}, from noise', **from_noise)
+    if ask.task.game: policies_differ(name, ask, store)
     limits(name, ask, store)
     baselines(name, ask, store)
+
+
+def disagreement(task, rows):
+    "Share of the states that any of these policies visits in which two of them decide otherwise."
+    states = task.game.visited_states(task, rows)
+    right = (forward(Layout(task.layers), rows, states)[:, 0] > 0).float()     # (K, states)
+    agree = right @ right.T + (1 - right) @ (1 - right).T
+    i, j = torch.triu_indices(len(rows), len(rows), 1)
+    return 1 - (agree/right.shape[1])[i, j].mean().item()
+
+
+def policies_differ(name, ask, store):
+    "64 policies from noise, each asked for the best, beside 64 that were trained."
+    runs = prepare_data(store, f'test_{ask.metric}').runs[:64]
+    ends = store.rows(runs, 0*runs + store.S - 1)
+    sets = {'from noise': ask(ask.best, n=64, seed=UNSEEN).rows, 'trained': ends}
+    shares = {f'disagreement {what}': disagreement(ask.task, rows) for what, rows in sets.items()}
+    record('worlds', name, **shares)
 
 
 def limits(name, ask, store):

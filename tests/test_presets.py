@@ -66,7 +66,7 @@ def test_usual_sizes():
     assert default_model(convolutions)['edge_width'] == 32
     usual = [default_training(layers) for layers in (flat, deep, convolutions, policy)]
     assert [t.batch for t in usual] == [32, 16, 16, 16] and default_training(deep, 'layer').batch == 32
-    assert [t.behaviour for t in usual] == [10, 10, 60, 30]
+    assert [t.behaviour for t in usual] == [10, 10, 60, 10]
     assert all(t.hide == .3 and t.objective == 'even' for t in usual)
     assert default_training(flat, behaviour=0.) == replace(usual[0], behaviour=0.)
 

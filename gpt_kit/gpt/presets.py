@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['PAPER_SIZES', 'PPO_RECIPE', 'PAPER_TASKS', 'PRESETS', 'CNN_RECIPE', 'WORLDS', 'World', 'paper_world', 'has_edges',
-           'has_kernels', 'default_model', 'is_policy', 'default_behaviour', 'default_training', 'usual_world',
-           'get_world', 'training_needs', 'needs_text', 'seconds_per_step']
+           'has_kernels', 'default_model', 'default_behaviour', 'default_training', 'usual_world', 'get_world',
+           'training_needs', 'needs_text', 'seconds_per_step']
 
 # %% ../../nbs/gpt/08_presets.ipynb #imports
 import math
@@ -101,14 +101,11 @@ def default_model(
     edge_width = 32 if has_kernels(layers) else 16           # an edge is a kernel of nine, or a weight
     return dict(model, width=128, heads=4, edge_width=edge_width)
 
-def is_policy(layers:list)->bool: return layers[-1][2] == 1     # policies have one output
-
 def default_behaviour(
     layers:list,           # of the networks
 )->float:
     "Weight of what networks do, beside what their weights are (lesson gpt.behaviour)."
-    if has_kernels(layers): return 60.
-    return 30. if is_policy(layers) else 10.
+    return 60. if has_kernels(layers) else 10.
 
 def default_training(
     layers:list,           # of the networks
@@ -118,7 +115,8 @@ def default_training(
     "And for how long, and how fast."
     if behaviour is None: behaviour = default_behaviour(layers)
     if not has_edges(layers, tokens): return TrainConfig(behaviour=behaviour)
-    return TrainConfig(steps=2000 if is_policy(layers) else 4500, batch=16, lr=2e-3, behaviour=behaviour)
+    policy = layers[-1][2] == 1                              # policies have one output
+    return TrainConfig(steps=2000 if policy else 4500, batch=16, lr=2e-3, behaviour=behaviour)
 
 CNN_RECIPE = dict(epochs=10, n_saves=24)
 WORLDS = {  # name: what is not as usual

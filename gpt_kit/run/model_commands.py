@@ -138,7 +138,7 @@ def _train(
     lr:float=None,          # greatest learning rate (default: 0.003, or 0.002 for several hidden layers)
     sampling:str=None,      # of pairs of checkpoints: 'even' over the metric (default) or 'paper'
     power:float=None,       # of 'even': how much good networks are favoured, 1 not at all (default: 2)
-    behaviour:float=None,   # weight of what networks do, 0: off (default: 10, CNNs 60, policies 30)
+    behaviour:float=None,   # weight of what networks do, 0: off (default: 10, or 60 for CNNs)
     hide:float=None,        # share of pairs whose start is hidden, to answer from noise alone (default: 0.3)
     seed:int=0,             # of weights, pairs and noise
     task:str=None,          # the store's own, 'module:function'; needed when it is none of the kit's
