@@ -2,6 +2,7 @@
 import pytest, torch
 
 from gpt_kit.gpt.behaviour import BehaviourLoss
+from gpt_kit.gpt.calibrate import calibration
 from gpt_kit.gpt.diffusion import linear_schedule
 from gpt_kit.gpt.evaluate import prompt_alignment, unseen_starts
 from gpt_kit.gpt.load import load
@@ -9,7 +10,6 @@ from gpt_kit.gpt.loop import TrainConfig
 from gpt_kit.gpt.model import GPT
 from gpt_kit.gpt.noise import normal_noise
 from gpt_kit.gpt.presets import seconds_per_step
-from gpt_kit.gpt.calibrate import calibration
 from gpt_kit.gpt.prompt import Prompter
 from gpt_kit.gpt.train import diffusion_loss, noise_bins, prepare_data, sample_pairs, update_errors
 from gpt_kit.networks.checks import UserError
@@ -114,6 +114,8 @@ def test_a_model_of_before_is_refused(model_file, tmp_path):
     write_tensors(old, tensors, info)
     again = 'gpt-kit train STORE .*old.safetensors --metric loss'
     with pytest.raises(UserError, match=f'older version.*{again}'): load(old)
+    write_tensors(old, tensors, info | dict(metric='loss'))
+    with pytest.raises(UserError, match='older version.*gpt-kit train STORE'): load(old)
 
 @pytest.mark.parametrize('sampler', [
     dict(solver='euler', steps=5, eta=0.), dict(solver='dpm', steps=0, eta=0.), dict(solver='dpm', eta=0.),

@@ -3,9 +3,9 @@ import numpy as np
 import pytest
 import torch
 
+from gpt_kit.gpt.calibrate import calibration
 from gpt_kit.gpt.evaluate import unseen_starts
 from gpt_kit.gpt.load import load
-from gpt_kit.gpt.calibrate import calibration
 from gpt_kit.gpt.prompt import Prompter, latent_walk
 from gpt_kit.networks.checks import UserError
 

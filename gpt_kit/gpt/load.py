@@ -137,8 +137,9 @@ def _check_info(path, info): # what a model's file says about it
 
 def _check_age(path, tensors, info): # was it made before starts could be hidden?
     if 'hidden' in tensors or 'sampler' in info or 'inputs' in info['config']: return
-    metric = info['metric']['name'].removeprefix('test_') if 'metric' in info else 'loss'
-    again = command_text('train', 'STORE', str(path), '--metric', metric)
+    metric = info['metric'].get('name') if isinstance(info.get('metric'), dict) else None
+    asked_for = ['--metric', metric.removeprefix('test_')] if isinstance(metric, str) else []
+    again = command_text('train', 'STORE', str(path), *asked_for)
     raise UserError(f"{path} was made by an older version of the kit, and cannot do without a start; "
                     f"train it again with: {again}")
 

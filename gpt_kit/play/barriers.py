@@ -22,8 +22,7 @@ from ..networks.weights import Layout, measure
 from .controls import prompt_slider, slider
 from .draw import INK, ORANGE, PURPLE, Drawing, colour_limit, curve, draw_legend, draw_map
 from .draw import draw_marks, draw_picture, filters, padded_range, points
-from .landscape import Landscape, Plane, map_metric, pca_plane, random_plane, surface
-from .landscape import three_point_plane
+from .landscape import Landscape, Plane, map_around, map_metric, pca_plane, three_point_plane
 from .live import Live
 from .many import sample_networks
 from .widgets import open_model
@@ -168,10 +167,7 @@ def map_noise(
     n_points:int,     # along each side of the map
 )->Landscape:
     "The metric on a plane through networks out of noise."
-    if kind == 'around':
-        plane = random_plane(Layout(task.layers), n.rows[0], torch.Generator().manual_seed(seed))
-        side = torch.linspace(-1, 1, n_points)
-        return Landscape(plane, side, side, surface(task, plane, side, side, metric=metric))
+    if kind == 'around': return map_around(task, n.rows[0], metric, seed=seed, n=n_points)
     if kind == 'pair': return map_metric(task, pair_plane(n.pair), n.pair, metric, n=n_points)
     rows = n.aligned if kind == 'aligned' else n.rows
     return map_metric(task, pca_plane(rows), torch.cat([rows, n.pair]), metric, n=n_points)

@@ -19,13 +19,12 @@ from torch import Tensor
 
 from ..gpt.prompt import Prompter, recursive
 from ..networks.tasks import Task
-from ..networks.weights import Layout, measure
+from ..networks.weights import measure
 from .barriers import NOISE_PLANES, draw_noise, map_noise, networks_from_noise
 from .controls import dropdown, fit_listening, listen_controls, player, prompt_slider, slider
 from .draw import BLUE, GREEN, NEWEST, ORANGE, Drawing, colour_limit, curve, draw_legend, draw_map
 from .draw import draw_marks, draw_picture, filters, log_axis, padded_range, points
-from .landscape import Landscape, Plane, map_metric, pca_plane, random_plane, surface
-from .landscape import three_point_plane
+from .landscape import Landscape, Plane, map_around, map_metric, pca_plane, three_point_plane
 from .live import Live, animate
 from .widgets import RACERS, OptimizerRun, log_spaced, map_answers, open_model, optimizer_choices
 from .widgets import optimizer_run, sweep_prompts, unseen_start
@@ -61,18 +60,14 @@ def find_networks(
     return StartNetworks(start, answers, other, path, run)
 
 def choose_plane(
-    kind:str,        # one of `PLANES`
+    kind:str,        # one of `PLANES`, but 'random'
     n:StartNetworks,
-    layout:Layout,
-    *,
-    seed:int,        # of random directions
 )->Plane:
     "A plane through some of the networks."
     if kind == 'answers': return pca_plane(n.answers)
     if kind == 'run': return pca_plane(n.run.rows)
     if kind == 'three': return three_point_plane(n.start, n.answers[0], n.run.rows[-1])
-    if kind == 'other': return three_point_plane(n.start, n.answers[0], n.other)
-    return random_plane(layout, n.answers[0], torch.Generator().manual_seed(seed))
+    return three_point_plane(n.start, n.answers[0], n.other)
 
 def map_plane(
     task:Task,
@@ -84,13 +79,10 @@ def map_plane(
     n_points:int,    # along each side of the map
 )->Landscape:
     "The metric on a plane through some of the networks."
-    plane = choose_plane(kind, n, Layout(task.layers), seed=seed)
-    if kind == 'random':
-        side = torch.linspace(-1, 1, n_points)
-        return Landscape(plane, side, side, surface(task, plane, side, side, metric=metric))
+    if kind == 'random': return map_around(task, n.answers[0], metric, seed=seed, n=n_points)
     shown = [n.start[None], n.answers, n.run.rows[-1:]]
     if kind == 'other': shown.append(n.other[None])
-    return map_metric(task, plane, torch.cat(shown), metric, n=n_points)
+    return map_metric(task, choose_plane(kind, n), torch.cat(shown), metric, n=n_points)
 
 # %% ../../nbs/play/05_views.ipynb #landscape-draw
 def _draw_shadow(fig, task, metric, plane, run, steps, who): # the optimizer's metric, and that of its shadow
