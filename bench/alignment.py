@@ -15,7 +15,8 @@ from gpt_kit.gpt.load import load
 from gpt_kit.gpt.loop import TrainConfig
 from gpt_kit.gpt.model import GPT
 from gpt_kit.gpt.presets import seconds_per_step
-from gpt_kit.gpt.train import prepare_data, train_gpt
+from gpt_kit.gpt.prepare import prepare_data
+from gpt_kit.gpt.train import train_gpt
 from gpt_kit.networks.collect import Recipe, collect
 from gpt_kit.networks.tasks import digits
 from gpt_kit.networks.weights import measure

@@ -1,11 +1,12 @@
 """Networks from noise alone: do they obey, how good, how new, how different; other guidances beside them.
 
-python bench/from_noise.py MODEL [MODEL ...] STORE [--guidance 0 .5 1] [--solver dpm --steps 20]
+python bench/from_noise.py MODEL [MODEL ...] STORE [--guidance 0 .5 1] [--solver dpm --steps 20 --eta 0 .5 1]
 
 Several models of the same store, such as three trainings, get a line each, and then one with their medians.
 Seconds are those of the clock, medians of several calls.
 """
 import argparse
+import itertools
 import statistics
 from functools import partial
 
@@ -14,7 +15,7 @@ from common import median_seconds, record
 
 from gpt_kit.gpt.evaluate import r_squared, unseen_starts
 from gpt_kit.gpt.load import load
-from gpt_kit.gpt.train import prepare_data
+from gpt_kit.gpt.prepare import prepare_data
 from gpt_kit.networks.collect import Recipe
 from gpt_kit.networks.store import Store
 from gpt_kit.study.from_noise import describe_networks, train_fresh
@@ -56,11 +57,11 @@ def measure_model(ask, guidance, n, ends, trained, **sampler):
     return dict(alignment=obeys(ask, guidance, UNSEEN, **sampler)) | found
 
 
-def record_medians(guidance, each):
+def record_medians(title, each):
     "Of several models' numbers, each number by itself."
     if len(each) == 1: return
     medians = {name: statistics.median(found[name] for found in each) for name in each[0]}
-    record('from_noise', f'median of {len(each)}, guidance {guidance:g}', **medians)
+    record('from_noise', f'median of {len(each)}, {title}', **medians)
 
 
 def parse(words=None):
@@ -71,6 +72,7 @@ def parse(words=None):
     p.add_argument('--n', type=int, default=1024, help='networks asked for the best, and trainings')
     p.add_argument('--solver')
     p.add_argument('--steps', type=int)
+    p.add_argument('--eta', type=float, nargs='+', help="shares of fresh noise, each beside the others")
     return p.parse_args(words)
 
 
@@ -83,13 +85,15 @@ def main(words=None):
     ends = store.rows(runs, 0*runs + store.S - 1)
     trained = measure_trainings(ask.task, store, a.n, ends)
     record('from_noise', 'trainings', **trained)
-    for guidance in a.guidance:
+    for guidance, eta in itertools.product(a.guidance, a.eta or [None]):
+        how = sampler if eta is None else sampler | dict(eta=eta)
+        title = f'guidance {guidance:g}' + ('' if eta is None else f', eta {eta:g}')
         each = []
         for path, ask in asks.items():
             ask.same_task(store)
-            each.append(measure_model(ask, guidance, a.n, ends, trained, **sampler))
-            record('from_noise', f"{path.rpartition('/')[2]}, guidance {guidance:g}", **each[-1])
-        record_medians(guidance, each)
+            each.append(measure_model(ask, guidance, a.n, ends, trained, **how))
+            record('from_noise', f"{path.rpartition('/')[2]}, {title}", **each[-1])
+        record_medians(title, each)
 
 
 if __name__ == '__main__': main()

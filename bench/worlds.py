@@ -17,7 +17,7 @@ from common import BUILD, ROOT, alignment, record
 from gpt_kit.gpt.evaluate import unseen_starts
 from gpt_kit.gpt.load import load
 from gpt_kit.gpt.presets import get_world
-from gpt_kit.gpt.train import prepare_data
+from gpt_kit.gpt.prepare import prepare_data
 from gpt_kit.networks.collect import GROUP, Recipe, default_recipe
 from gpt_kit.networks.store import Store
 from gpt_kit.networks.registry import get_task

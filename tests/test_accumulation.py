@@ -6,7 +6,8 @@ from accelerate.state import AcceleratorState
 from gpt_kit.gpt.diffusion import linear_schedule
 from gpt_kit.gpt.loop import SingleProcess, TrainConfig, TrainState, train
 from gpt_kit.gpt.model import GPT
-from gpt_kit.gpt.train import Part, diffusion_loss, prepare_data, sample_pairs
+from gpt_kit.gpt.prepare import prepare_data
+from gpt_kit.gpt.train import Part, diffusion_loss, sample_pairs
 from gpt_kit.outside.cluster import Accelerated
 
 BATCH, STEPS = 16, 8

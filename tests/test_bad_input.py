@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from gpt_kit.gpt.train import prepare_data
+from gpt_kit.gpt.prepare import prepare_data
 from gpt_kit.networks.checks import UserError
 from gpt_kit.networks.collect import SHARD, Recipe, collect
 from gpt_kit.networks.states import read_network

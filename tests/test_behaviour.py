@@ -8,7 +8,8 @@ from gpt_kit.gpt.diffusion import add_noise, linear_schedule
 from gpt_kit.gpt.load import load_model
 from gpt_kit.gpt.loop import TrainConfig, TrainState, train
 from gpt_kit.gpt.model import GPT
-from gpt_kit.gpt.train import diffusion_loss, prepare_data, sample_pairs, train_gpt
+from gpt_kit.gpt.prepare import prepare_data
+from gpt_kit.gpt.train import diffusion_loss, sample_pairs, train_gpt
 from gpt_kit.networks.checks import UserError
 from gpt_kit.networks.collect import Recipe, collect
 from gpt_kit.networks.symmetry import permute_alike

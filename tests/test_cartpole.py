@@ -16,7 +16,8 @@ from gpt_kit.gpt.evaluate import optimizer_grid, prompt_alignment, unseen_starts
 from gpt_kit.gpt.load import load
 from gpt_kit.gpt.loop import TrainConfig
 from gpt_kit.gpt.model import GPT
-from gpt_kit.gpt.train import prepare_data, train_gpt
+from gpt_kit.gpt.prepare import prepare_data
+from gpt_kit.gpt.train import train_gpt
 from gpt_kit.networks.cartpole import (PAPER_GAME, POLICY_LAYERS, Game, cartpole, generalized_advantages,
                                        initial_states, make_carts, play_episodes, ppo_gradient, ppo_loss,
                                        render_gif, rollout, step_carts)

@@ -10,7 +10,7 @@ import torch
 from sklearn.calibration import calibration_curve
 
 from gpt_kit.networks.checks import UserError
-from gpt_kit.gpt.train import prepare_data
+from gpt_kit.gpt.prepare import prepare_data
 from gpt_kit.networks.collect import GROUP, Recipe
 from gpt_kit.networks.tasks import Task
 from gpt_kit.networks.weights import measure, start_rows

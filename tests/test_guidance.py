@@ -11,7 +11,8 @@ from gpt_kit.gpt.model import GPT
 from gpt_kit.gpt.noise import normal_noise
 from gpt_kit.gpt.presets import seconds_per_step
 from gpt_kit.gpt.prompt import Prompter
-from gpt_kit.gpt.train import diffusion_loss, noise_bins, prepare_data, sample_pairs, update_errors
+from gpt_kit.gpt.prepare import prepare_data
+from gpt_kit.gpt.train import diffusion_loss, noise_bins, sample_pairs, update_errors
 from gpt_kit.networks.checks import UserError
 from gpt_kit.networks.store import read_tensors, write_tensors
 

@@ -12,7 +12,8 @@ from gpt_kit.gpt.evaluate import unseen_starts
 from gpt_kit.gpt.load import load
 from gpt_kit.gpt.loop import TrainConfig
 from gpt_kit.gpt.model import GPT
-from gpt_kit.gpt.train import prepare_data, split_runs, train_gpt
+from gpt_kit.gpt.prepare import prepare_data, split_runs
+from gpt_kit.gpt.train import train_gpt
 from gpt_kit.networks.checks import UserError
 from gpt_kit.networks.collect import FREE_ORDERS, GROUP, Recipe, collect, local_shards, run_seeds
 from gpt_kit.pdiff.compare import compare_sets, compare_settings, compare_zoos, sample_noised

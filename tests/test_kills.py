@@ -20,7 +20,8 @@ from safetensors.torch import load_file
 from forked import forked
 from gpt_kit.gpt.loop import TrainConfig
 from gpt_kit.gpt.model import GPT
-from gpt_kit.gpt.train import prepare_data, train_gpt
+from gpt_kit.gpt.prepare import prepare_data
+from gpt_kit.gpt.train import train_gpt
 from gpt_kit.networks.checks import UserError
 from gpt_kit.networks.collect import SHARD, Recipe, collect
 from gpt_kit.networks.files import WriteLock

@@ -196,7 +196,7 @@ def test_blocks_keep_shapes_and_sets(adaptive):
     layout = Layout(NETS['deep'])
     edged = EdgeTokens(layout, 24, 4)
     h, e = edged.encode(*torch.randn(2, 3, layout.D))
-    h2, e2 = Link(edged.view, 24, 4, adaptive)(h, e, c if adaptive else None)
+    h2, e2 = Link(24, 4, adaptive)(h, e, edged.view, c if adaptive else None)
     assert h2.shape == h.shape and e2.shape == e.shape
     assert (e2 - e).abs().mean() > 1e-3 and (h2 - h).abs().mean() > 1e-3
 

@@ -13,7 +13,8 @@ from hypothesis import given, strategies as st
 
 from gpt_kit.gpt.evaluate import prompt_alignment, unseen_starts
 from gpt_kit.gpt.noise import normal_noise, threefry
-from gpt_kit.gpt.prompt import latent_walk, recursive
+from gpt_kit.gpt.noise import latent_walk
+from gpt_kit.gpt.prompt import recursive
 from gpt_kit.networks.checks import UserError
 from gpt_kit.pdiff.compare import sample_gaussian, sample_noised
 from gpt_kit.pdiff.pdiff import PDiffConfig, fit_pdiff, sample_kde, sample_vae

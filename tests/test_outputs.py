@@ -17,7 +17,8 @@ import gpt_kit
 from gpt_kit.gpt.load import load_model
 from gpt_kit.gpt.loop import TrainConfig, TrainState, check_model_place, fit, train
 from gpt_kit.gpt.model import GPT
-from gpt_kit.gpt.train import prepare_data, save_model, train_gpt
+from gpt_kit.gpt.prepare import prepare_data
+from gpt_kit.gpt.train import save_model, train_gpt
 from gpt_kit.networks.checks import UserError, check_output, command_text
 from gpt_kit.networks.exports import write_network, write_table
 from gpt_kit.networks.store import Store, read_tensors, write_tensors

@@ -23,7 +23,8 @@ from gpt_kit.gpt.loop import TrainConfig
 from gpt_kit.gpt.model import GPT
 from gpt_kit.gpt.prompt import Answer
 from gpt_kit.gpt.tokens import make_tokens
-from gpt_kit.gpt.train import prepare_data, train_gpt
+from gpt_kit.gpt.prepare import prepare_data
+from gpt_kit.gpt.train import train_gpt
 from gpt_kit.networks.cartpole import cartpole
 from gpt_kit.networks.checks import UserError
 from gpt_kit.networks.collect import Recipe, collect, optimize

@@ -6,7 +6,8 @@ import torch
 from gpt_kit.gpt.calibrate import calibration
 from gpt_kit.gpt.evaluate import unseen_starts
 from gpt_kit.gpt.load import load
-from gpt_kit.gpt.prompt import Prompter, latent_walk
+from gpt_kit.gpt.noise import latent_walk
+from gpt_kit.gpt.prompt import Prompter
 from gpt_kit.networks.checks import UserError
 
 @pytest.fixture(scope='module')

@@ -17,7 +17,8 @@ from gpt_kit.gpt.model import GPT
 from gpt_kit.gpt.presets import PRESETS, WORLDS, get_world
 from gpt_kit.gpt.calibrate import calibration
 from gpt_kit.gpt.prompt import recursive
-from gpt_kit.gpt.train import prepare_data, train_gpt
+from gpt_kit.gpt.prepare import prepare_data
+from gpt_kit.gpt.train import train_gpt
 from gpt_kit.networks.checks import RANGES, UserError, check_ranges
 from gpt_kit.networks.collect import Recipe, collect, optimize, run_seeds
 from gpt_kit.networks.weights import start_rows

@@ -19,7 +19,8 @@ from gpt_kit.gpt.behaviour import behaviour_for
 from gpt_kit.gpt.load import load
 from gpt_kit.gpt.model import GPT
 from gpt_kit.gpt.loop import TrainConfig
-from gpt_kit.gpt.train import prepare_data, train_gpt
+from gpt_kit.gpt.prepare import prepare_data
+from gpt_kit.gpt.train import train_gpt
 from gpt_kit.networks import registry
 from gpt_kit.networks.checks import UserError
 from gpt_kit.networks.collect import Recipe, collect

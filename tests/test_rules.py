@@ -194,7 +194,7 @@ def imports(name):
 
 def test_imports_are_found():
     found = set(imports('networks.collect'))
-    assert found == {f'networks.{m}' for m in ('checks', 'store', 'tasks', 'weights')}
+    assert found == {f'networks.{m}' for m in ('checks', 'families', 'store', 'tasks', 'weights')}
     assert 'outside.cluster' in set(imports('run.model_commands'))                    # inside of a function
 
 @each_module

@@ -8,7 +8,7 @@ import torch.nn as nn
 
 from gpt_kit.gpt.evaluate import unseen_starts
 from gpt_kit.gpt.noise import normal_noise
-from gpt_kit.gpt.train import prepare_data
+from gpt_kit.gpt.prepare import prepare_data
 from gpt_kit.networks.collect import default_recipe, train_runs
 from gpt_kit.networks.symmetry import permute, random_permutations
 from gpt_kit.networks.registry import get_task

@@ -9,7 +9,8 @@ from gpt_kit.gpt.load import load_model
 from gpt_kit.gpt.loop import TrainConfig, TrainState, fit, train
 from gpt_kit.gpt.model import GPT
 from gpt_kit.gpt.presets import seconds_per_step
-from gpt_kit.gpt.train import PAIR_SAMPLERS, diffusion_loss, prepare_data, sample_pairs, save_model
+from gpt_kit.gpt.prepare import prepare_data
+from gpt_kit.gpt.train import PAIR_SAMPLERS, diffusion_loss, sample_pairs, save_model
 from gpt_kit.networks.checks import UserError
 from gpt_kit.networks.store import Store, read_tensors
 

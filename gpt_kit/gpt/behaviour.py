@@ -10,9 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .train import TrainData
+from .prepare import TrainData
 from ..networks.checks import UserError, check_ranges
-from ..networks.registry import task_of
+from ..networks.families import Family, class_logits
+from ..networks.registry import task_or_family_of
 from ..networks.tasks import Task
 from ..networks.weights import forward
 
@@ -22,7 +23,7 @@ def kl_divergence(
     future:Tensor,  # (K, C, N) logits of the networks to be like
 )->Tensor:          # (K,) nats, 0 or more
     "How far the classes' probabilities are from what they should be, a mean over inputs: KL(future ‖ guess)."
-    q, p = guess.log_softmax(1), future.log_softmax(1)
+    q, p = (class_logits(logits).log_softmax(1) for logits in (guess, future))
     return F.kl_div(q, p, reduction='none', log_target=True).sum(1).mean(1)
 
 def cosine_distance(
@@ -36,7 +37,7 @@ def cosine_distance(
 class BehaviourLoss:
     "How differently guessed networks and true ones behave, on inputs drawn afresh each time."
     def __init__(self,
-        task:Task,          # of the networks
+        task:Task|Family,   # of the networks
         data:TrainData,     # what a model learns from
         *,
         weight:float=1.,    # what the mean difference is multiplied by
@@ -45,6 +46,7 @@ class BehaviourLoss:
         seed:int=0,         # of their choice
     ):
         self.layout, self.scale, self.weight = data.store.layout, data.scale, weight
+        self.family, task = (task, task.example) if isinstance(task, Family) else (None, task)
         self.n = n or (256 if task.game else 64)
         self.differ = cosine_distance if task.game else kl_divergence
         self.inputs = task.inputs['train'][0]                                # (n_in, all)
@@ -54,14 +56,21 @@ class BehaviourLoss:
             saves = torch.randint(data.store.S, (policies,), generator=g).numpy()
             self.inputs = task.game.visited_states(task, data.store.rows(runs, saves))
 
+    def _own_inputs(self, conditions, ix): # (n_in, N), or (B, n_in, N) where tasks have inputs of their own
+        if self.family is None: return self.inputs[:, ix]
+        each = [self.family.task(c).inputs['train'][0] for c in conditions]
+        if all(x is each[0] for x in each): return each[0][:, ix]
+        return torch.stack([x[:, ix] for x in each])
+
     def __call__(self,
         guess:Tensor,               # (B, D) scaled weights
         future:Tensor,              # (B, D) scaled weights
         generator:torch.Generator,
+        condition:Tensor|None=None, # (B, C) of a family: which tasks they are for
     )->Tensor:                      # ()
         ix = torch.randint(self.inputs.shape[1], (self.n,), generator=generator)
         if not len(guess): return guess.sum()                                # of none: 0
-        some = self.inputs[:, ix].to(guess.device)                           # (n_in, N)
+        some = self._own_inputs(condition, ix).to(guess.device)
         ours = forward(self.layout, guess/self.scale, some)                  # (B, C, N)
         theirs = forward(self.layout, future/self.scale, some)
         return self.weight*self.differ(ours, theirs).mean()
@@ -70,12 +79,12 @@ def behaviour_for(
     data:TrainData,     # what a model learns from
     weight:float,       # 0: none
     *,
-    task:Task|str|None=None,  # of the networks in its store, or its name (default: one of the kit's own)
+    task:Task|Family|str|None=None,  # of the networks in its store, or its name (default: one of the kit's)
 )->BehaviourLoss|None:
     "Raises UserError when their task is not to be had, and says what to do."
     check_ranges(behaviour=weight)
     if not weight: return None
-    try: return BehaviourLoss(task_of(data.store.info, task), data, weight=weight)
+    try: return BehaviourLoss(task_or_family_of(data.store.info, task), data, weight=weight)
     except (UserError, OSError) as e:
         raise UserError(f"how networks behave is seen on inputs of their task, and these cannot be had: {e}; "
                         "or learn from their weights alone, with --behaviour 0") from e

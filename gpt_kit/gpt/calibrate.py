@@ -13,7 +13,8 @@ from torch import Tensor
 
 from .load import load
 from .prompt import Prompter
-from .train import lock_training, prepare_data
+from .prepare import prepare_data
+from .train import lock_training
 from ..networks.checks import UserError, check_output, check_ranges
 from ..networks.store import Store, read_tensors, write_tensors
 from ..networks.tasks import Task
@@ -25,10 +26,25 @@ def _rising_curve(x, y, weights, at): # fitted to the finite y, at some points, 
     x, y, w = (v[fine].cpu().numpy() for v in (x, y, weights))
     return torch.from_numpy(IsotonicRegression().fit(x, y, sample_weight=w).predict(at.numpy()))
 
+def _tried(ask, rows, n_prompts, guidance, seed): # shares of the way told (n,) and given, squared ways (K, n)
+    metric = ask.measure(rows)
+    worst = metric.mean()
+    if not guidance: metric = worst.expand(len(rows))
+    way = metric - ask.best                                                    # (K,)
+    far = way.abs() > 1e-6*abs(ask.best)
+    shares = torch.linspace(0, 1, n_prompts)
+    if not far.any(): return shares, torch.zeros(0, n_prompts), torch.zeros(0, n_prompts), worst
+    rows, metric, way = (v[far].repeat_interleave(n_prompts, 0) for v in (rows, metric, way))  # K*n each
+    told = shares.repeat(int(far.sum())).to(way.device)
+    answer = ask(rows, ask.best + way*told, metric=metric, guidance=guidance, seed=seed)
+    given = (answer.metric - ask.best)/way
+    return shares, *(v.view(-1, n_prompts) for v in (given, way.square())), worst
+
 def calibration(
     ask:Prompter,
     rows:Tensor,      # (K, D) starts that the model learned from
     *,
+    conditions=None,  # (K, C) of a family of tasks: what each of them is for
     n_prompts:int=16, # for each, from the best in the data to its own metric
     guidance:float=1.,# 1: with these starts; 0: from noise alone, to their mean metric
     seed:int=0,       # of the noise
@@ -37,45 +53,55 @@ def calibration(
     "What the model gives on average for what it is told. Raises UserError when no start can get better."
     check_ranges(n_prompts=n_prompts)
     plain = {k: v for k, v in ask.info.items() if not k.startswith('calibration')}
-    raw = Prompter(ask.model, plain, task=ask.task, device=ask.device)
-    metric = ask.measure(rows)
-    worst = metric.mean()
-    if not guidance: metric = worst.expand(len(rows))
-    way = metric - ask.best                                                    # (K,)
-    far = way.abs() > 1e-6*abs(ask.best)
-    if not far.any():
+    raw, sets = Prompter(ask.model, plain, task=ask.family or ask.task, device=ask.device), []
+    if conditions is None: sets.append((raw, rows))
+    else: sets += [(raw.at(condition=c), row[None]) for c, row in zip(conditions, rows)]
+    shares, *found = zip(*(_tried(one, some, n_prompts, guidance, seed) for one, some in sets))
+    given, weights = (torch.cat(each) for each in found[:2])        # (K, n_prompts)
+    if not len(given):
         raise UserError(f"all of these starts have the best test {ask.metric} in the data, {ask.best:.4g}, "
                         "already; calibrate on others")
-    rows, metric, way = (v[far].repeat_interleave(n_prompts, 0) for v in (rows, metric, way))  # K*n each
-    shares = torch.linspace(0, 1, n_prompts).repeat(int(far.sum())).to(way.device)
-    answer = raw(rows, ask.best + way*shares, metric=metric, guidance=guidance, seed=seed)
-    given = (answer.metric - ask.best)/way
-    means = given.where(given.isfinite(), torch.nan).view(-1, n_prompts)[:, :-1].nanmean(0)
+    means = given.where(given.isfinite(), torch.nan)[:, :-1].nanmean(0)
+    shares = shares[0]
     first = shares[means.nan_to_num(torch.inf).argmin()].item()     # told less than that, it gives worse
-    told, there = torch.linspace(first, 1, 64), shares >= first
-    weights = way.square()                                          # errors in the metric's own units
-    curve = _rising_curve(*(v[there] for v in (shares, given, weights)), told)
+    told, there = torch.linspace(first, 1, 64), shares >= first     # weights: errors in the metric's own units
+    points = shares.expand(len(given), -1), given, weights
+    curve = _rising_curve(*(v[:, there].flatten() for v in points), told)
     curve = curve + 1e-4*told                                   # a little steeper, to be read backwards
-    return dict(told=told.tolist(), given=curve.tolist(), worst=worst.item())
+    return dict(told=told.tolist(), given=curve.tolist(), worst=torch.stack(found[2]).mean().item())
 
 # %% ../../nbs/gpt/13_calibrate.ipynb #calibrate-model
+def _curves(ask, store, n_starts): # name -> curve, for networks as they are in a store
+    runs = prepare_data(ask.same_task(store), f'test_{ask.metric}').runs[:n_starts]
+    rows, curves, how = store.rows(runs, 0*runs), {}, {}
+    if ask.family: how['conditions'] = store.conditions[runs]
+    if ask.hide < 1: curves['calibration'] = calibration(ask, rows, **how)
+    if ask.hide: curves['calibration_from_noise'] = calibration(ask, rows, guidance=0, **how)
+    return curves
+
 def calibrate_model(
     path:str|Path,            # a model's file; it is written anew
-    store:Store,              # that it learned from
+    stores:Store|list,        # that it learned from; of several the first is that of the model's own width
     *,
-    n_starts:int=64,          # of the networks it learned from, as they were before training
+    n_starts:int=64,          # of the networks in each, as they were before training
     task:Task|str|None=None,  # the networks' own, if it is none of the kit's
     device:str='cpu',         # 'cpu', 'cuda' or 'mps'
-)->dict:                      # name -> curve, as `calibration` gives it
-    "Write what a model gives for what it is told into its file. Raises as `load` and `calibration`."
+)->dict:                      # name -> curve, as `calibration` gives it, of the model's own width
+    """Write what a model gives for what it is told into its file, for each width that it knows.
+    Raises as `load` and `calibration`, and UserError for stores of other widths."""
     check_ranges(calibration_starts=n_starts)
-    file = check_output(path, sources=(store.path,))
+    stores = stores if isinstance(stores, list) else [stores]
+    file = check_output(path, sources=tuple(store.path for store in stores))
     with lock_training(file):
-        ask, curves = load(file, device=device, task=task), {}
-        runs = prepare_data(ask.same_task(store), f'test_{ask.metric}').runs[:n_starts]
-        rows = store.rows(runs, 0*runs)
-        if ask.hide < 1: curves['calibration'] = calibration(ask, rows)
-        if ask.hide: curves['calibration_from_noise'] = calibration(ask, rows, guidance=0)
+        ask = load(file, device=device, task=task)
         tensors, info = read_tensors(file, 'model')
-        write_tensors(file, tensors, info | curves)
-    return curves
+        known = info.get('widths', [{}])
+        if len(known) != len(stores):
+            raise UserError(f"{path} has learned from {len(known)} stores, and {len(stores)} were given; "
+                            "give all of them, in the same order")
+        curves = [_curves(ask, stores[0], n_starts)]
+        for width, store in zip(known[1:], stores[1:]):
+            curves.append(_curves(ask.at(width['hidden']), store, n_starts))
+        if 'widths' in info: info['widths'] = [width | found for width, found in zip(known, curves)]
+        write_tensors(file, tensors, info | curves[0])
+    return curves[0]

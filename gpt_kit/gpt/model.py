@@ -11,8 +11,9 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
-from .tokens import EdgeTokens, NeuronView, make_tokens
+from .tokens import ChunkTokens, EdgeTokens, NeuronView, make_tokens
 from ..networks.checks import UserError, check_choice, check_ranges
+from ..networks.layers import hidden_widths, layers_text, resize_hidden
 from ..networks.weights import Layout
 
 # %% ../../nbs/gpt/03_model.ipynb #scalar-features
@@ -61,18 +62,13 @@ class Block(nn.Module):
 class Link(nn.Module):
     "Messages between neurons along their edges, and what an edge learns from its two ends."
     def __init__(self,
-        view:NeuronView,  # of the networks
         width:int,        # E of the tokens, a multiple of the edges' width
         edge_width:int,   # C of the edges
         adaptive:bool,    # take a condition?
     ):
         super().__init__()
-        E, C = width, edge_width
-        begin = [sum(view.n[:i]) for i in range(len(view.n))]
-        tokens = [slice(i, i + n) for i, n in zip(begin, view.n)]       # of each hidden layer
-        self.pairs = [(tokens[later], tokens[earlier]) for later, earlier in view.ends]
-        self.sizes = [view.n[later]*view.n[earlier] for later, earlier in view.ends]    # edges in each table
-        self.C = C
+        E, self.C = width, edge_width
+        C = edge_width
         self.norm = nn.LayerNorm(E, elementwise_affine=not adaptive)
         self.adapt = nn.Linear(E, 3*E + 4*C) if adaptive else None
         self.gates, self.values, self.out = nn.Linear(C, 2*C), nn.Linear(E, 2*E), nn.Linear(2*E, E)
@@ -82,26 +78,26 @@ class Link(nn.Module):
     def forward(self,
         h:Tensor,               # (B, L, E) tokens
         e:Tensor,               # (B, P, C) edges
+        view:NeuronView,        # of the networks
         c:Tensor|None=None,     # (B, E) condition
     )->tuple:                   # (B, L, E) tokens and (B, P, C) edges
         E, shift, scale, gain, told = h.shape[2], 0, 0, 1, 0
         if self.adapt:                                                  # (B, 1, E) each, and (B, 1, 4C)
             shift, scale, gain, told = self.adapt(c)[:, None].split([E, E, E, 4*self.C], -1)
-        received, products = self.messages(self.norm(h)*(1 + scale) + shift, e)
+        received, products = self.messages(self.norm(h)*(1 + scale) + shift, e, view)
         change = self.up(e) + self.product(products) + told             # (B, P, 4C)
         return h + gain*self.out(received), e + self.down(F.gelu(change))
 
     def _channels(self, t):                                             # (B, L, 2E) -> two (B, C, L, E/C)
         return [half.unflatten(2, (self.C, -1)).transpose(1, 2) for half in t.chunk(2, 2)]
 
-    def messages(self, x, e):                         # (B, L, E), (B, P, C) -> (B, L, 2E), (B, P, C)
+    def messages(self, x, e, view):                   # (B, L, E), (B, P, C) -> (B, L, 2E), (B, P, C)
         ahead, back = self._channels(self.values(x))
         late, early = self._channels(self.sides(x))
         E, products = x.shape[2], []
         received = x.new_zeros(*x.shape[:2], 2*E)                       # from the layers before and after
-        for (later, earlier), gate, size in zip(self.pairs, self.gates(e).split(self.sizes, 1), self.sizes):
-            n = later.stop - later.start
-            m = size//n
+        for (later, earlier), gate in zip(view.pairs, self.gates(e).split(view.n_edges, 1)):
+            n, m = later.stop - later.start, earlier.stop - earlier.start
             gate = gate.unflatten(1, (n, m)).permute(0, 3, 1, 2)        # (B, 2C, n, m)
             to, fro = gate.chunk(2, 1)                                  # (B, C, n, m) each
             sent = to @ ahead[:, :, earlier]                            # (B, C, n, E/C)
@@ -114,6 +110,8 @@ class Link(nn.Module):
 
 # %% ../../nbs/gpt/03_model.ipynb #gpt
 N_BINS = 40    # amounts of noise that are told apart in training
+
+def _two_layers(n, width): return nn.Sequential(nn.Linear(n, width), nn.SiLU(), nn.Linear(width, width))
 
 class GPT(nn.Module):
     "The G.pt transformer (G.pt, Section 2.2.2). Raises UserError for sizes that make no sense."
@@ -131,12 +129,14 @@ class GPT(nn.Module):
         n_frequencies:int=32,     # (paper: 128)
         octaves:int=8,            # from 1 to 2**octaves radians per unit (paper: 14)
         edge_width:int=16,        # of an edge between two hidden neurons, a divisor of the width
+        n_conditions:int=0,       # numbers that say which task of a family a network is for
     ):
         super().__init__()
         self.config = {k: v for k, v in locals().items() if k not in ('self', '__class__')}
         check_ranges(**{k: v for k, v in self.config.items() if k not in ('layers', 'tokens', 'condition')})
         self.adaptive = check_choice('condition', condition, ['adaptive', 'tokens']) == 'adaptive'
-        self.tokens = make_tokens(tokens, Layout(layers), width, edge_width=edge_width)
+        self.layout, self.views = Layout(layers), {}      # views: hidden widths -> NeuronView
+        self.tokens = make_tokens(tokens, self.layout, width, edge_width=edge_width)
         deep = isinstance(self.tokens, EdgeTokens)
         if deep and width % edge_width:
             raise UserError(f"width {width} is not a multiple of {edge_width}, the width of an edge")
@@ -144,17 +144,16 @@ class GPT(nn.Module):
         self.register_buffer('scales', torch.tensor([step_scale] + [metric_scale]*3), persistent=False)
         n = 2*n_frequencies + 1
         if self.adaptive:
-            self.scalars = nn.Sequential(nn.Linear(4*n, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU())
+            self.scalars = nn.Sequential(*_two_layers(4*n, width), nn.SiLU())
         else:
             self.scalars = nn.ModuleList([nn.Linear(n, width, bias=False) for _ in range(4)])
             self.scalar_norms = nn.ModuleList([nn.LayerNorm(width) for _ in range(4)])
             self.position = nn.Parameter(torch.zeros(4, width))
         self.blocks = nn.ModuleList([Block(width, heads, self.adaptive) for _ in range(depth)])
-        self.links = nn.ModuleList()
-        if deep:
-            for _ in range(depth): self.links.append(Link(self.tokens.view, width, edge_width, self.adaptive))
+        self.links = nn.ModuleList([Link(width, edge_width, self.adaptive) for _ in range(depth*deep)])
         self.norm = nn.LayerNorm(width)
         self.hidden = nn.Parameter(torch.zeros(width))    # what a hidden start adds to the condition
+        self.family = _two_layers(n_conditions, width) if n_conditions else None
         self.register_buffer('errors', torch.ones(2, N_BINS))    # of its guesses lately (lesson gpt.train)
         self.apply(self._init)
         for name, p in self.tokens.named_parameters():
@@ -167,6 +166,24 @@ class GPT(nn.Module):
             nn.init.normal_(m.weight, std=.02)
             if m.bias is not None: nn.init.zeros_(m.bias)
 
+    def view(self,
+        layout:Layout,
+    )->NeuronView|None:           # None for chunk tokens, which know no neurons
+        "How networks of a layout are cut into tokens. Raises UserError when the model can't write such."
+        own = self.layout.layers
+        if isinstance(self.tokens, ChunkTokens):
+            if layout.layers == own: return None
+            raise UserError("this model has tokens for each layer of one network alone, so it cannot write "
+                            "others; train one with neuron tokens")
+        widths = hidden_widths(layout.layers)
+        if widths in self.views: return self.views[widths]
+        same_depth = len(widths) == len(hidden_widths(own))
+        if not same_depth or resize_hidden(own, widths) != layout.layers:
+            raise UserError(f"this model writes {layers_text(own)}, with any hidden widths, and cannot write "
+                            f"{layers_text(layout.layers)}; train one for such networks")
+        self.views[widths] = NeuronView(layout)
+        return self.views[widths]
+
     def _scalar_tokens(self, s):                                        # (B, 4, 2F+1) -> (B, 4, E)
         tokens = [norm(f(s[:, i])) for i, (f, norm) in enumerate(zip(self.scalars, self.scalar_norms))]
         return torch.stack(tokens, 1) + self.position
@@ -178,20 +195,26 @@ class GPT(nn.Module):
         prompt:Tensor,  # (B,) the metric we want
         metric:Tensor,  # (B,) the metric that the start has
         hidden:Tensor|None=None, # (B,) bool: whose start and metric are not to be looked at (default: none)
+        *,
+        layout:Layout|None=None, # of networks with other hidden widths (default: the model's own)
+        which:Tensor|None=None,  # (B, n_conditions) conditions: which tasks of a family they are for
     )->Tensor:          # (B, D) guess of the clean future weights, scaled
         if hidden is None: hidden = torch.zeros_like(metric, dtype=torch.bool)
         start, metric = start.masked_fill(hidden[:, None], 0.), metric.masked_fill(hidden, 0.)
         s = torch.stack([j.to(metric.dtype), prompt - metric, prompt, metric], 1)       # (B, 4)
         s = scalar_features(s/self.scales, self.frequencies)            # (B, 4, 2F+1)
-        h, e, c = self.tokens.encode(noised, start*self.config['start_gain']), (), None
+        view = self.view(layout or self.layout)
+        views = () if view is None else (view,)
+        h, e, c = self.tokens.encode(noised, start*self.config['start_gain'], *views), (), None
         if self.links: h, *e = h                                        # tokens (B, L, E), edges (B, P, C)
         L = h.shape[1]
         said = hidden[:, None]*self.hidden                              # (B, E) that the start is hidden
+        if self.family: said = said + self.family(which)
         if self.adaptive: c = self.scalars(s.flatten(1)) + said
         else: h = torch.cat([h, self._scalar_tokens(s) + said[:, None]], 1)             # (B, L+4, E)
         for i, block in enumerate(self.blocks):
             h = block(h, c)
-            if self.links: h, *e = self.links[i](h, *e, c)
-        return start + self.tokens.decode(self.norm(h)[:, :L], *e)
+            if self.links: h, *e = self.links[i](h, *e, view, c)
+        return start + self.tokens.decode(self.norm(h)[:, :L], *e, *views)
 
     def extra_repr(self): return f"{sum(p.numel() for p in self.parameters())/1e6:.2f} M parameters"

@@ -18,14 +18,16 @@ import torch
 
 from .diffusion import SAMPLER, linear_schedule
 from .loop import TrainConfig
-from .train import TrainData, diffusion_loss, sample_pairs
+from .prepare import TrainData
+from .train import diffusion_loss, sample_pairs
 from ..networks.cartpole import POLICY_LAYERS
 from ..networks.checks import UserError, check_choice
 from ..networks.collect import Recipe, default_recipe
 from ..networks.datasets import CIFAR10_RECIPE, MNIST_RECIPE
 from ..networks.layers import read_layers
 from ..networks.symmetry import hidden_groups
-from ..networks.registry import get_task, task_of
+from ..networks.families import Family
+from ..networks.registry import get_task, task_or_family_of
 from ..networks.tasks import Task, cnn, mlp
 from ..networks.weights import Layout
 
@@ -97,7 +99,8 @@ def default_model(
 )->dict:                   # what to ask of GPT
     "The sizes that we train with."
     model = dict(tokens=tokens, depth=4, condition='adaptive')
-    if not has_edges(layers, tokens): return dict(model, width=192, heads=6)
+    if tokens != 'neuron': return dict(model, width=192, heads=6)
+    if not has_edges(layers, tokens): return dict(model, width=96, heads=4)
     edge_width = 32 if has_kernels(layers) else 16           # an edge is a kernel of nine, or a weight
     return dict(model, width=128, heads=4, edge_width=edge_width)
 
@@ -114,7 +117,9 @@ def default_training(
 )->TrainConfig:
     "And for how long, and how fast."
     if behaviour is None: behaviour = default_behaviour(layers)
-    if not has_edges(layers, tokens): return TrainConfig(behaviour=behaviour)
+    if tokens != 'neuron': return TrainConfig(behaviour=behaviour)
+    if not has_edges(layers, tokens):
+        return TrainConfig(steps=1600, optimizer='muon', lr=7e-3, beta2=.95, ema=.99, behaviour=behaviour)
     policy = layers[-1][2] == 1                              # policies have one output
     return TrainConfig(steps=2000 if policy else 4500, batch=16, lr=2e-3, behaviour=behaviour)
 
@@ -128,7 +133,7 @@ WORLDS = {  # name: what is not as usual
     'cartpole-return': dict(task='cartpole', metric='return', runs=512, power=1.)}
 
 def _usual_behaviour(store, task): # None: as usual for its networks
-    try: task_of(store.info, task)
+    try: task_or_family_of(store.info, task)
     except (UserError, OSError) as e:
         warnings.warn(f"a model of {store.path} learns from weights alone, not from what networks do: {e}")
         return 0.
@@ -137,7 +142,7 @@ def _usual_behaviour(store, task): # None: as usual for its networks
 def usual_world(
     store,                     # a `Store`
     tokens:str='neuron',
-    task:Task|str|None=None,   # of its networks, if it is none of the kit's own
+    task:Task|Family|str|None=None, # of its networks, if it is none of the kit's own
     behaviour:float|None=None, # as for `default_training` (default: 0 where inputs are not to be had)
 )->World:
     "What is usual for the networks of a store: prompted with their first test metric."
@@ -145,6 +150,7 @@ def usual_world(
     metric = next(m for m in store.metrics if m.startswith('test_')).removeprefix('test_')
     if behaviour is None: behaviour = _usual_behaviour(store, task)
     model, training = default_model(layers, tokens), default_training(layers, tokens, behaviour)
+    if store.conditions is not None: model['n_conditions'] = store.conditions.shape[1]
     return World(store.info['task'], metric, layers, store.R, None, model, training)
 
 def get_world(

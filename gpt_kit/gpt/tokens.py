@@ -84,6 +84,10 @@ class NeuronView:
                   for names, head in zip(self.names, self.heads)]
         self.before = {p: shape[0] if list(owners[p]) == [1] else 1    # entries before the axis of neurons
                        for p, shape in layout.shapes.items()}
+        begin = [sum(self.n[:i]) for i in range(len(self.n))]
+        tokens = [slice(i, i + n) for i, n in zip(begin, self.n)]      # of each hidden layer
+        self.pairs = [(tokens[later], tokens[earlier]) for later, earlier in self.ends]
+        self.n_edges = [math.prod(head) for head in between]           # in each table of edges
 
     def tables(self,
         rows:Tensor,  # (B, D)
@@ -126,18 +130,22 @@ class NeuronTokens(nn.Module):
     def encode(self,
         noised:Tensor,  # (B, D) future weights with noise
         start:Tensor,   # (B, D)
+        view:NeuronView|None=None,  # of networks of another width
     )->Tensor:          # (B, n+1, E)
         "A token for each neuron, then one for the rest."
-        (neurons, rest), (neurons2, rest2) = self.view.tables(noised), self.view.tables(start)
+        view = view or self.view
+        (neurons, rest), (neurons2, rest2) = view.tables(noised), view.tables(start)
         tokens = self.encoder(torch.cat([neurons, neurons2], 2))               # (B, n, E)
         last = self.rest_encoder(torch.cat([rest, rest2], 1))                  # (B, E)
         return torch.cat([tokens, last[:, None]], 1)
 
     def decode(self,
         tokens:Tensor,  # (B, n+1, E)
+        view:NeuronView|None=None,  # of networks of another width
     )->Tensor:          # (B, D)
         "Weights from tokens."
-        return self.view.rows([self.decoder(tokens[:, :-1]), self.rest_decoder(tokens[:, -1])])
+        tables = [self.decoder(tokens[:, :-1]), self.rest_decoder(tokens[:, -1])]
+        return (view or self.view).rows(tables)
 
 # %% ../../nbs/gpt/02_tokens.ipynb #edge-tokens
 class EdgeTokens(nn.Module):
@@ -156,10 +164,12 @@ class EdgeTokens(nn.Module):
     def encode(self,
         noised:Tensor,  # (B, D) future weights with noise
         start:Tensor,   # (B, D)
+        view:NeuronView|None=None,  # of networks of other widths
     )->tuple:           # (B, n+1, E) tokens; (B, P, edge width) edges of all tables
         "A token for each neuron, layer by layer, and one for the rest; then the edges."
-        parts, H = [], len(self.view.n)
-        for encoder, *tables in zip(self.encoders, self.view.tables(noised), self.view.tables(start)):
+        view = view or self.view
+        parts, H = [], len(view.n)
+        for encoder, *tables in zip(self.encoders, view.tables(noised), view.tables(start)):
             t = encoder(torch.cat(tables, -1))                                 # (B, *head, E or edge width)
             parts.append(t.view(len(t), -1, t.shape[-1]))
         return torch.cat(parts[:H] + parts[-1:], 1), torch.cat(parts[H:-1], 1)
@@ -167,15 +177,17 @@ class EdgeTokens(nn.Module):
     def decode(self,
         tokens:Tensor,  # (B, n+1, E)
         edges:Tensor,   # (B, P, edge width)
+        view:NeuronView|None=None,  # of networks of other widths
     )->Tensor:          # (B, D)
         "Weights from tokens and edges."
-        heads, H, tables = self.view.heads, len(self.view.n), []
+        view = view or self.view
+        heads, H, tables = view.heads, len(view.n), []
         sizes = [math.prod(head) for head in heads]
         *neurons, rest = tokens.split(sizes[:H] + sizes[-1:], 1)
         parts = [*neurons, *edges.split(sizes[H:-1], 1), rest]
         for decoder, t, head in zip(self.decoders, parts, heads):
             tables.append(decoder(t).view(len(t), *head, decoder.out_features))
-        return self.view.rows(tables)
+        return view.rows(tables)
 
 # %% ../../nbs/gpt/02_tokens.ipynb #make-tokens
 def make_tokens(

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['OPTIMIZERS', 'GROUP', 'FREE_ORDERS', 'SHARD', 'momentum_update', 'adam_update', 'minibatches', 'cosine_share',
            'as_column', 'optimize', 'checkpoint_steps', 'Recipe', 'default_recipe', 'run_seeds', 'kept_rows',
-           'train_runs', 'estimate', 'shard_tensors', 'local_shards', 'store_info', 'collect']
+           'train_each', 'train_runs', 'estimate', 'shard_tensors', 'local_shards', 'store_info', 'collect']
 
 # %% ../../nbs/networks/03_collect.ipynb #imports
 import math
@@ -21,6 +21,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from .checks import UserError, check_choice, check_ranges
+from .families import Family, measure_each, run_conditions, run_tasks, side_by_side
 from .store import Store, add_shard, lock_store, open_index, shard_is_whole
 from .tasks import Task
 from .weights import Layout, forward, measure, start_rows
@@ -87,17 +88,19 @@ def optimize(
         return
     update = OPTIMIZERS[check_choice('optimizer', optimizer, OPTIMIZERS)]
     rows, state = rows.clone(), {}
-    x, y = (t.to(rows.device) for t in task.inputs['train'])
+    x, y = (t.to(rows.device) for t in task.inputs['train'])           # (n_in, N) and (N,), or one a network
     lr, decay = as_column(lr, rows), as_column(weight_decay, rows)
-    epoch = math.ceil(len(y)/batch)
-    batches = minibatches(len(y), batch, torch.Generator().manual_seed(order_seed))
+    N = y.shape[-1]
+    epoch = math.ceil(N/batch)
+    batches = minibatches(N, batch, torch.Generator().manual_seed(order_seed))
     g = torch.Generator().manual_seed(order_seed)                      # of the augmentation
     yield 0, rows.clone()
     for step in range(n_steps):
         ix = next(batches).to(rows.device)
-        some = x[:, ix] if task.augment is None else task.augment(x[:, ix].T, g).T     # (n_in, b)
+        some = x.index_select(-1, ix)                                  # (n_in, b), or one a network
+        if task.augment: some = task.augment(some.T, g).T
         leaf = rows.detach().requires_grad_()
-        loss = task.loss(forward(layout, leaf, some), y[ix]).sum()
+        loss = task.loss(forward(layout, leaf, some), y.index_select(-1, ix)).sum()
         grad, = torch.autograd.grad(loss, leaf)                        # (K, D)
         share = cosine_share(step//epoch, math.ceil(n_steps/epoch)) if cosine else 1.
         update(rows, grad.add_(rows*decay), state, lr*share)
@@ -152,8 +155,9 @@ class Recipe:
         check_ranges(epochs=self.epochs, n_saves=self.n_saves, lr=self.lr, weight_decay=self.weight_decay,
                      batch=self.batch)
 
-    def n_steps(self, task:Task)->int:
+    def n_steps(self, task:Task|Family)->int:
         "Gradient steps of a run."
+        if isinstance(task, Family): task = task.example
         per_epoch = task.game.steps if task.game else math.ceil(len(task.train[1])/self.batch)
         return self.epochs*per_epoch
 
@@ -167,8 +171,9 @@ class Recipe:
                         weight_decay=self.weight_decay, batch=self.batch, cosine=self.cosine,
                         order_seed=order_seed)
 
-def default_recipe(task:Task)->Recipe:
+def default_recipe(task:Task|Family)->Recipe:
     "What `Recipe` says, and what the task's game wants otherwise."
+    if isinstance(task, Family): task = task.example
     return Recipe(**(task.game.recipe if task.game else {}))
 
 def run_seeds(
@@ -192,28 +197,39 @@ def kept_rows(
         kept[k, s] = rows[k].cpu()
     return kept
 
+def train_each(
+    tasks:list,    # of the runs; all the same, or of one family
+    seeds:list,    # of the runs
+    recipe:Recipe,
+    *,
+    device:str='cpu',
+)->tuple[Tensor,Tensor]: # checkpoints (R, S, D), their steps (R, S)
+    "Train a run for each task and keep its checkpoints."
+    starts = start_rows(tasks[0], seeds)
+    steps = checkpoint_steps(recipe.n_steps(tasks[0]), recipe.n_saves, seeds, spacing=recipe.spacing)
+    kept = starts.new_empty(*steps.shape, starts.shape[1])               # (R, S, D)
+    groups = torch.tensor(seeds)//GROUP
+    for g in groups.unique().tolist():
+        mine = groups == g
+        task = side_by_side([tasks[i] for i in mine.nonzero().flatten()])
+        kept[mine] = kept_rows(recipe.optimize(task, starts[mine].to(device), g), steps[mine])
+    return kept, steps
+
 def train_runs(
-    task:Task,
-    seeds:list,    # of the runs, as `run_seeds` gives them
+    task:Task|Family, # of a family, each run learns the task of its seed
+    seeds:list,       # of the runs, as `run_seeds` gives them
     recipe:Recipe,
     *,
     device:str='cpu',
 )->tuple[Tensor,Tensor]: # checkpoints (R, S, D), their steps (R, S)
     "Train some runs and keep their checkpoints. A run depends on its own seed alone, up to float rounding."
-    starts = start_rows(task, seeds)
-    steps = checkpoint_steps(recipe.n_steps(task), recipe.n_saves, seeds, spacing=recipe.spacing)
-    kept = starts.new_empty(*steps.shape, starts.shape[1])               # (R, S, D)
-    groups = torch.tensor(seeds)//GROUP
-    for g in groups.unique().tolist():
-        mine = groups == g
-        kept[mine] = kept_rows(recipe.optimize(task, starts[mine].to(device), g), steps[mine])
-    return kept, steps
+    return train_each(run_tasks(task, seeds), seeds, recipe, device=device)
 
 # %% ../../nbs/networks/03_collect.ipynb #estimate
 SHARD = 128  # runs in a shard
 
 def estimate(
-    task:Task,
+    task:Task|Family,
     recipe:Recipe,
     n_runs:int,
     *,
@@ -221,20 +237,22 @@ def estimate(
 )->dict:  # 'bytes' on disk, 'seconds' on this machine now, measured on a short trial
     "What a collection will cost."
     K, trial = min(GROUP, n_runs), 20
-    rows = start_rows(task, range(K)).to(device)
-    run = optimize(task, rows, trial + 3, optimizer=recipe.optimizer, lr=1e-3, batch=recipe.batch)
+    tasks = run_tasks(task, range(K))
+    rows = start_rows(tasks[0], range(K)).to(device)
+    together = side_by_side(tasks)
+    run = optimize(together, rows, trial + 3, optimizer=recipe.optimizer, lr=1e-3, batch=recipe.batch)
     for step, _ in run:
         if step == 3: t = time.perf_counter()
     per_step = (time.perf_counter() - t)/trial/K
     t = time.perf_counter()
-    for split in ('test', 'train'): measure(task, rows, split)
+    for split in ('test', 'train'): measure_each(tasks, rows[:, None], split)
     per_save = (time.perf_counter() - t)/K
     seconds = n_runs*(recipe.n_steps(task)*per_step + recipe.n_saves*per_save)
     return dict(bytes=n_runs*recipe.n_saves*(rows.shape[1]*4 + 24), seconds=seconds)
 
 # %% ../../nbs/networks/03_collect.ipynb #collect
 def shard_tensors(
-    task:Task,
+    task:Task|Family,
     seeds:list,    # of the shard's runs
     recipe:Recipe,
     *,
@@ -242,17 +260,17 @@ def shard_tensors(
 )->dict:           # as `add_shard` wants them
     "One shard: train its runs and measure every checkpoint on the train and the test set."
     kept, steps = train_runs(task, seeds, recipe, device=device)
-    R, S, D = kept.shape
-    rows = kept.view(R*S, D)
-    values = [v for split in ('test', 'train') for v in measure(task, rows, split).values()]
+    (R, S, D), tasks = kept.shape, run_tasks(task, seeds)
+    values = [v for split in ('test', 'train') for v in measure_each(tasks, kept, split).values()]
     largest = kept.abs().nan_to_num(math.inf, math.inf).amax((1, 2))     # (R,) inf when any is not finite
     double = kept.view(R, S*D).double()
     moments = torch.stack([double.mean(1), double.square().mean(1)], 1)  # (R, 2)
-    return dict(weights=kept, steps=steps, seeds=torch.tensor(seeds), largest=largest, moments=moments,
-                metrics=torch.stack(values, 1).view(R, S, -1))
+    about = dict(conditions=run_conditions(task, seeds)) if isinstance(task, Family) else {}
+    return dict(about, weights=kept, steps=steps, seeds=torch.tensor(seeds), largest=largest,
+                moments=moments, metrics=torch.stack(values, 2))
 
 def local_shards(
-    task:Task,
+    task:Task|Family,
     shards:dict,   # number -> seeds of its runs
     recipe:Recipe,
     *,
@@ -261,15 +279,16 @@ def local_shards(
     "Make shards one after another in this process; lesson outside.cluster has another way."
     for k, seeds in shards.items(): yield k, shard_tensors(task, seeds, recipe, device=device)
 
-def store_info(task:Task, recipe:Recipe, seed:int, n_runs:int)->dict:
+def store_info(task:Task|Family, recipe:Recipe, seed:int, n_runs:int)->dict:
     "What the index of a store says about it."
     metrics = [dict(name=f'{split}_{m.name}', unit=m.unit, minimize=m.minimize)
                for split in ('test', 'train') for m in task.metrics.values()]
+    about = dict(family=task.labels) if isinstance(task, Family) else {}
     return dict(task=task.name, fingerprint=task.fingerprint, layers=task.layers, recipe=asdict(recipe),
-                seed=seed, n_runs=n_runs, metrics=metrics)
+                seed=seed, n_runs=n_runs, metrics=metrics, **about)
 
 def collect(
-    task:Task,
+    task:Task|Family,           # of a family: each run another task, those of its conditions in turn
     path:str|Path,              # folder of the store; made, or gone on with
     n_runs:int,                 # R, networks to train
     *,

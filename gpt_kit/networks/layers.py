@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['ACTIVATIONS', 'LAYER_OPTIONS', 'REQUIRED_OPTIONS', 'LogStd', 'shape_text', 'layer_shapes', 'n_inputs', 'flat_layers',
-           'flat_state', 'read_layers', 'build_net', 'layers_text']
+           'flat_state', 'read_layers', 'build_net', 'layers_text', 'hidden_widths', 'resize_hidden']
 
 # %% ../../nbs/networks/11_layers.ipynb #imports
+import copy
 import math
 from itertools import accumulate
 
@@ -194,3 +195,28 @@ def layers_text(
 )->str:           # such as 'Linear(64, 16) ReLU Linear(16, 10)'
     "The layers in one line, for people."
     return ' '.join(_layer_text(*layer) for layer in layers)
+
+# %% ../../nbs/networks/11_layers.ipynb #resize-hidden
+def _weighted(layers): return [layer for layer in layers if layer[0] in ('Linear', 'Conv2d')]
+
+def hidden_widths(
+    layers:list,     # as `read_layers` gives them
+)->tuple:            # neurons or channels of each hidden layer
+    "How wide the hidden layers are."
+    return tuple(layer[2] for layer in _weighted(layers)[:-1])
+
+def resize_hidden(
+    layers:list,     # as `read_layers` gives them
+    widths:tuple,    # neurons or channels of each hidden layer
+)->list:             # layers
+    "The same network with other hidden widths. Raises UserError for too many of them, too few, or 0."
+    old, new = hidden_widths(layers), copy.deepcopy(layers)
+    fine = len(widths) == len(old) and all(isinstance(n, int) and n > 0 for n in widths)
+    if not fine:
+        raise UserError(f"hidden widths {tuple(widths)} were asked for, but {layers_text(layers)} has "
+                        f"{len(old)} hidden layers; give {len(old)} whole numbers above 0")
+    weighted = _weighted(new)
+    for before, after, was, now in zip(weighted, weighted[1:], old, widths):
+        before[2] = now
+        after[1] = after[1]//was*now     # after `Flatten` a channel has several inputs
+    return new

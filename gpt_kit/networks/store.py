@@ -55,6 +55,7 @@ def read_index(
         raise UserError(f"{file} has format version {index.get('version')}, but this gpt_kit reads version "
                         f"{VERSION}; delete {path} and make it anew with: {again}")
     check_form(file, index, INDEX_FORM, advice)
+    check_form(file, index.get('family', []), [str], advice)
     check_layers(file, index['layers'], advice)
     if all(k.isdecimal() for k in index['shards']): return index
     raise UserError(f"{file} has shards whose names are no numbers; {advice}")
@@ -101,7 +102,8 @@ def add_shard(
     index:dict,     # as `open_index` gave it; brought up to date
     k:int,          # number of the shard
     tensors:dict,   # weights (R, S, D), steps (R, S), seeds (R,), metrics (R, S, M), and of each run's
-                    # weights the largest (R,) and, as moments (R, 2), the mean and the mean square
+                    # weights the largest (R,) and, as moments (R, 2), the mean and the mean square;
+                    # of a family's runs, conditions (R, C)
     **about,        # JSON-ready; what else the index should know about it
 )->None:
     "Write one shard, then the index that knows it; each whole or not at all."
@@ -205,6 +207,8 @@ class Store:
         names = 'steps', 'seeds', 'largest', 'moments', 'metrics'
         self.steps, self.seeds, self.largest, self._moments, self._values = (
             np.concatenate([m[name] for m in maps]) for name in names)
+        family = 'family' in self.info      # of tasks
+        self.conditions = np.concatenate([m['conditions'] for m in maps]) if family else None    # (R, C)
         sizes = [len(w) for w in self._weights]
         self._shard = np.repeat(range(len(sizes)), sizes)               # (R,) where each run is
         self._place = np.concatenate([np.arange(n) for n in sizes])     # (R,) and which of that shard it is
@@ -227,6 +231,7 @@ class Store:
         S = there.get('steps', (R, 0))[-1]
         shapes = dict(weights=(R, S, self.layout.D), steps=(R, S), metrics=(R, S, len(self.metrics)),
                       seeds=(R,), largest=(R,), moments=(R, 2))
+        if 'family' in self.info: shapes['conditions'] = R, len(self.info['family'])
         if shapes.items() <= there.items(): return found
         raise UserError(f"{file} has other shapes than the index says; make it again with: {self._again}")
 

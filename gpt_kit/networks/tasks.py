@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CLASSIFICATION', 'TASKS', 'Metric', 'cross_entropy', 'error_percent', 'uniform_start', 'kaiming_start', 'Task',
-           'classification', 'register_task', 'mlp', 'digits', 'cnn', 'digits_cnn']
+           'classification', 'register_task', 'mlp', 'digits_name', 'digits', 'cnn', 'digits_cnn']
 
 # %% ../../nbs/networks/01_tasks.ipynb #imports
 import hashlib
@@ -113,9 +113,13 @@ class Task:
         check_parts(self)
         self.layers = _layers(self.name, self.net, self.image)
         for split in self._splits(): setattr(self, split, self._checked(split, getattr(self, split)))
-        self.classes = check_classes(self.classes, self.layers[-1][2], f'task {self.name}')
+        self.classes = check_classes(self.classes, self._n_classes(), f'task {self.name}')
         check_scaling(self.scaling, n_inputs(self.layers), f'task {self.name}')
         if not self.game: check_measures(self)
+
+    def _n_classes(self): # one output can say yes or no, to a loss that knows what it means
+        n_out = self.layers[-1][2]
+        return 2 if n_out == 1 and self.loss is not cross_entropy else n_out
 
     def _splits(self): return [s for s in ('train', 'test', 'test2') if getattr(self, s) is not None]
 
@@ -133,9 +137,9 @@ class Task:
             raise UserError(f"{where} inputs have shape {tuple(X.shape)}, "
                             f"but the network takes (N, {n_in}){flat}")
         if not len(y): raise UserError(f"{where} is empty")
-        if y.min() < 0 or y.max() >= n_out:
+        if y.min() < 0 or y.max() >= self._n_classes():
             raise UserError(f"{where} labels go from {y.min()} to {y.max()}, "
-                            f"but the network has {n_out} outputs, so 0..{n_out-1} are allowed")
+                            f"but the network has {n_out} outputs, so 0..{self._n_classes() - 1} are allowed")
         return X, y
 
     @cached_property
@@ -218,15 +222,19 @@ def mlp(
     for n_in, n_out in zip(widths, widths[1:]): layers += [['Linear', n_in, n_out, True], ['ReLU']]
     return build_net(layers[:-1])
 
+def digits_name(widths:tuple)->str:
+    "What the task of networks with these hidden widths is called: 'digits-32-16'; 'digits' is that with 16."
+    if tuple(widths) == (16,): return 'digits'
+    return '-'.join(['digits', *map(str, widths or ['linear'])])
+
 @register_task('digits')
 def digits(
     widths:tuple=(16,),  # hidden widths; () gives a linear classifier
 )->Task:
     "scikit-learn's digits with an MLP: 1,000 train, 500 test and 297 second-test images."
     X, y = load_digits(return_X_y=True)
-    name = '-'.join(['digits', *map(str, widths or ['linear'])])
-    if tuple(widths) == (16,): name = 'digits'
-    return classification(name, X, y, mlp((64, *widths, 10)), n_train=1000, n_test=500, image=(1, 8, 8))
+    net = mlp((64, *widths, 10))
+    return classification(digits_name(widths), X, y, net, n_train=1000, n_test=500, image=(1, 8, 8))
 
 # %% ../../nbs/networks/01_tasks.ipynb #cnn
 def cnn(

@@ -150,7 +150,7 @@ def first_outputs(
 def forward(
     layout:Layout,
     rows:Tensor,              # (K, D) networks
-    x:Tensor,                 # (n_in, N) inputs that all share, or (K, n_in, N) if the first layer is linear
+    x:Tensor,                 # (n_in, N) inputs that all share, or (K, n_in, N) for each its own
     *,
     first:Tensor|None=None,   # what `first_outputs` gives for them, when it is known; it is overwritten
 )->Tensor:                    # (K, C, N) outputs
@@ -160,7 +160,7 @@ def forward(
     if first is not None: layers, h, fresh = layers[1:], first.to(x.dtype), True
     for (name, module), (kind, *options) in layers:
         W, b = params.get(f'{name}.weight'), params.get(f'{name}.bias')
-        if kind == 'Image': h = h.T.unflatten(1, options)                               # (N, c, H, W)
+        if kind == 'Image': h = h.movedim(-1, 0).reshape(h.shape[-1], -1, *options[1:]) # (N, c or K*c, H, W)
         elif kind == 'Linear': h = batched_linear(W, b, h)                              # (K, out, N)
         elif kind == 'Conv2d': h = batched_conv(W, b, h, *options[3:5])                 # (N, K*out, H, W)
         elif kind == 'Flatten': h = h.reshape(len(h), len(rows), -1).permute(1, 2, 0)   # (K, out*H*W, N)

@@ -17,6 +17,7 @@ from ..gpt.loop import TrainState
 from ..gpt.train import Part
 from ..networks.checks import UserError, check_ranges
 from ..networks.collect import Recipe, shard_tensors
+from ..networks.families import Family
 from ..networks.tasks import Task
 
 # %% ../../nbs/outside/03_cluster.ipynb #ray
@@ -62,7 +63,7 @@ def ray_shards(
 )->Callable:         # as `collect.local_shards`
     "Shards as tasks of a Ray cluster. Raises UserError when a shard's worker dies again and again."
     check_ranges(ray=workers, threads=threads)
-    def make_shards(task:Task, shards:dict, recipe:Recipe, *, device:str='cpu')->Iterator:
+    def make_shards(task:Task|Family, shards:dict, recipe:Recipe, *, device:str='cpu')->Iterator:
         if not shards: return
         ray, stop = start_ray(workers*threads)
         needs = dict(num_cpus=threads, num_gpus=int(device.startswith('cuda')))

@@ -16,6 +16,7 @@ import plotly.graph_objects as go
 import torch
 from torch import Tensor
 
+from ..networks.families import class_logits
 from ..networks.figures import figure_text, figure_trace, figure_words
 from ..networks.tasks import Metric, Task
 from ..networks.weights import Layout, forward
@@ -186,7 +187,7 @@ def predicted_classes(
     picks:Tensor, # (n,) which test inputs
 )->np.ndarray:    # (n,) classes
     "What a network says to some test inputs."
-    return _outputs(task, row, picks).argmax(0).numpy()
+    return class_logits(_outputs(task, row, picks)[None])[0].argmax(0).numpy()
 
 def _draw_logits(fig, name, logits): # (n,) of a policy, where test episodes begin
     marker = dict(size=8, color=[BLUE if v > 0 else ORANGE for v in logits])
@@ -222,7 +223,7 @@ def draw_predictions(fig:Drawing, name:str, task:Task, row:Tensor, picks:Tensor,
     colours = [INK if right else RED for right in said == true]
     if task.image is None: return _draw_classes(fig, name, true, said, colours, task.classes)
     x, y, _ = draw_inputs(fig, name, task, picks, columns=columns)
-    names = task.classes or range(task.layers[-1][2])
+    names = task.classes or range(max(2, task.layers[-1][2]))
     words = [f'{names[s]}' if s == t else f'✗ {names[s]}' for s, t in zip(said, true)]
     fig.add(name, points(x, y, 'text', text=words, textfont=dict(color=colours, size=13), cliponaxis=False))
 

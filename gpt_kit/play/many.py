@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ..gpt.evaluate import unseen_starts
 from ..gpt.prompt import Answer, Prompter
+from ..networks.families import class_logits
 from ..networks.tasks import Task
 from ..networks.weights import predict_logits
 from .controls import prompt_slider, slider
@@ -46,8 +47,7 @@ class Ensemble:
 
 def predict_together(task:Task, rows:Tensor)->Ensemble: # rows (K, D)
     "The ensemble prediction of some networks, and how many of them disagree with it."
-    logits = predict_logits(task, rows)                                                # (K, C, N)
-    if task.game: logits = torch.cat([torch.zeros_like(logits), logits], 1)            # left, right
+    logits = class_logits(predict_logits(task, rows))                                  # (K, C, N)
     said, prediction = logits.argmax(1), logits.softmax(1).mean(0).argmax(0)
     return Ensemble(said, prediction, (said != prediction).float().mean(0))
 
@@ -99,7 +99,7 @@ def _draw_doubts(fig, disagreement, wrong): # (N,) both: how often it is wrong w
 
 # %% ../../nbs/play/07_many.ipynb #draw-pictures
 def _draw_disputed(fig, task, ensemble, wrong, picks): # pictures, predictions, and a bar for who disagrees
-    names = [str(n) for n in task.classes or range(task.layers[-1][2])]
+    names = [str(n) for n in task.classes or range(max(2, task.layers[-1][2]))]
     w, columns = task.image[2], 12 if max(map(len, names)) < 4 else 6
     x, y, room = draw_inputs(fig, 'inputs', task, picks, columns=columns, room=.8)
     share, left = ensemble.disagreement[picks].numpy(), x - w/2

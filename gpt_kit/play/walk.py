@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..gpt.prompt import Answer, Prompter, latent_walk
+from ..gpt.noise import latent_walk
+from ..gpt.prompt import Answer, Prompter
 from ..networks.tasks import Task
 from .controls import fit_listening, listen_controls, prompt_slider, slider
 from .draw import ORANGE, Drawing, colour_limit, curve, draw_legend, draw_map, draw_marks

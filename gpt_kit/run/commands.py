@@ -17,6 +17,7 @@ from fastcore.docments import docments
 from fastcore.script import anno_parser
 
 import gpt_kit
+import gpt_kit.run.exchange    # registers its commands
 from ..networks.checks import UserError, check_output, closest
 from .model_commands import COMMANDS, command
 

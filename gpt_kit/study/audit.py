@@ -19,7 +19,7 @@ from torch import Tensor
 from ..gpt.evaluate import unseen_starts
 from ..gpt.noise import normal_noise
 from ..gpt.prompt import Prompter
-from ..gpt.train import TrainData
+from ..gpt.prepare import TrainData
 from ..networks.collect import FREE_ORDERS, Recipe, checkpoint_steps, kept_rows
 from ..networks.distance import nearest_checkpoints, nearest_rows, split_neurons
 from ..networks.symmetry import align, permute

@@ -20,7 +20,7 @@ from torch import Tensor
 from ..gpt.evaluate import unseen_starts
 from ..gpt.noise import normal_noise
 from ..gpt.prompt import Prompter
-from ..gpt.train import TrainData
+from ..gpt.prepare import TrainData
 from ..networks.checks import UserError
 from ..networks.collect import Recipe, run_seeds, shard_tensors
 from ..networks.tasks import Task, cross_entropy, error_percent

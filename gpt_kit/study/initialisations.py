@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..gpt.evaluate import unseen_starts
 from ..gpt.prompt import Prompter
-from ..gpt.train import TrainData
+from ..gpt.prepare import TrainData
 from ..networks.collect import Recipe, optimize
 from ..networks.tasks import Task
 from ..networks.weights import measure

@@ -27,7 +27,8 @@ from ..gpt.load import CURVES, load
 from ..gpt.model import GPT
 from ..gpt.presets import World, get_world
 from ..gpt.prompt import Prompter
-from ..gpt.train import TrainData, diffusion_loss, prepare_data, sample_pairs, train_gpt
+from ..gpt.prepare import TrainData, prepare_data
+from ..gpt.train import diffusion_loss, sample_pairs, train_gpt
 from ..networks.checks import UserError, check_ranges
 from ..networks.collect import collect
 from ..networks.files import WriteLock, claim_folder, sweep, write_whole

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..gpt.evaluate import prompt_alignment, unseen_starts
 from ..gpt.prompt import Prompter
-from ..gpt.train import TrainData
+from ..gpt.prepare import TrainData
 from ..networks.collect import Recipe
 from ..networks.distance import Nearest, nearest_checkpoints
 from ..networks.figures import figure_text

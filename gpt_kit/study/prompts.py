@@ -19,7 +19,7 @@ from ..gpt.diffusion import SCHEDULES, prior_kl
 from ..gpt.evaluate import prompt_alignment, r_squared, unseen_starts
 from ..gpt.model import GPT
 from ..gpt.presets import get_world
-from ..gpt.train import TrainData
+from ..gpt.prepare import TrainData
 from ..networks.layers import layers_text
 from ..play.draw import BLUE, GREEN, INK, ORANGE, PALETTE, PURPLE, Drawing, padded_range, points
 from .lab import Setting

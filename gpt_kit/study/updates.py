@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ..gpt.evaluate import optimizer_grid, unseen_starts
 from ..gpt.prompt import recursive
-from ..gpt.train import TrainData
+from ..gpt.prepare import TrainData
 from ..networks.collect import FREE_ORDERS, OPTIMIZERS, optimize
 from ..networks.tasks import Metric, Task
 from ..networks.weights import measure
