@@ -10,7 +10,7 @@ _PLACES = dict(
     get_task='networks.registry', Layout='networks.weights', as_module='networks.weights',
     measure='networks.weights', Recipe='networks.collect', collect='networks.collect', Store='networks.store',
     Recorder='outside.imports', GPT='gpt.model',
-    TrainConfig='gpt.loop', prepare_data='gpt.train', train_gpt='gpt.train', load='gpt.load',
+    TrainConfig='gpt.loop', prepare_data='gpt.prepare', train_gpt='gpt.train', load='gpt.load',
     starts='gpt.evaluate:unseen_starts', prompt_alignment='gpt.evaluate', Explorer='play.widgets')
 __all__ = list(_PLACES)
 

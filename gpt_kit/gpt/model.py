@@ -158,6 +158,8 @@ class GPT(nn.Module):
         self.apply(self._init)
         for name, p in self.tokens.named_parameters():
             if 'decoder' in name: nn.init.zeros_(p)
+        if self.family:     # few numbers, each of which matters
+            for layer, std in zip(self.family[::2], (1., width**-.5)): nn.init.normal_(layer.weight, std=std)
         self.float()    # whatever PyTorch's default is
 
     @staticmethod

@@ -103,8 +103,11 @@ class Prompter:
         """What the networks are for. Raises UserError when it is none of the kit's own, no longer the same,
         or one of a family and not said which."""
         if self.family is None: return task_of(self.info)
-        raise UserError(f"this model knows a family of tasks, {self.family.name}; say which one is meant, "
-                        f"with {len(self.family.labels)} numbers: ask.at(condition=...), or --condition")
+        raise self._unsaid()
+
+    def _unsaid(self):
+        return UserError(f"this model knows a family of tasks, {self.family.name}; say which one is meant, "
+                         f"with {len(self.family.labels)} numbers: ask.at(condition=...), or --condition")
 
     def at(self,
         hidden:int|tuple|None=None,   # hidden neurons or channels, one number or one for each hidden layer
@@ -118,7 +121,8 @@ class Prompter:
 
     def _with(self, its_task, **info): # the same model, for another task
         new = Prompter(self.model, dict(self.info, **info), device=self.device)
-        new.family, new.task, new.given = self.family, its_task, self.given | new.given
+        new.family, new.task = self.family, its_task
+        if 'which' in self.given: new.given['which'] = self.given['which']
         return new
 
     def _for_task(self, condition):
@@ -174,6 +178,7 @@ class Prompter:
 
     def check_guidance(self, guidance:float|None, starts:bool)->float:
         "How much to listen to starts, if there are any. Raises UserError for what the model has not learned."
+        if self.family and 'which' not in self.given: raise self._unsaid()
         if guidance is None: guidance = float(starts)
         check_ranges(guidance=[guidance])
         if guidance and not starts:

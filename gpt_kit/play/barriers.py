@@ -121,7 +121,7 @@ def draw_barrier(
     return fig
 
 def barrier_view(
-    name:str|Path,  # of a shipped model, or a path
+    name:str|Path|Prompter,  # of a shipped model, a path, or one that is open
 )->Live:
     "The straight line between two networks out of noise, with their neurons as they are and aligned."
     ask = open_model(name)

@@ -223,7 +223,7 @@ def draw_predictions(fig:Drawing, name:str, task:Task, row:Tensor, picks:Tensor,
     colours = [INK if right else RED for right in said == true]
     if task.image is None: return _draw_classes(fig, name, true, said, colours, task.classes)
     x, y, _ = draw_inputs(fig, name, task, picks, columns=columns)
-    names = task.classes or range(max(2, task.layers[-1][2]))
+    names = ('no', 'yes') if task.layers[-1][2] == 1 else task.classes or range(task.layers[-1][2])
     words = [f'{names[s]}' if s == t else f'✗ {names[s]}' for s, t in zip(said, true)]
     fig.add(name, points(x, y, 'text', text=words, textfont=dict(color=colours, size=13), cliponaxis=False))
 
@@ -286,10 +286,8 @@ MARKS = dict(start=('circle', BLUE, '● start'), samples=('star', ORANGE, '★ 
 
 def draw_legend(fig:Drawing, name:str, *marks:str)->None:
     "Say below a map what its marks mean."
-    cell, words = fig.cells[name], []
-    for mark in marks:
-        _, colour, text = MARKS[mark]
-        words.append(f'<span style="color:{colour}">{text}</span>')
+    cell, shown = fig.cells[name], [MARKS[mark] for mark in marks]
+    words = [f'<span style="color:{colour}">{text}</span>' for _, colour, text in shown]
     x, y = (fig.layout[axis + cell]['domain'] for axis in ('xaxis', 'yaxis'))
     fig._note('   '.join(words), sum(x)/2, y[0], yshift=-38, yanchor='top', font=dict(size=12))
 

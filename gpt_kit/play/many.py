@@ -20,7 +20,8 @@ from ..gpt.prompt import Answer, Prompter
 from ..networks.families import class_logits
 from ..networks.tasks import Task
 from ..networks.weights import predict_logits
-from .controls import prompt_slider, slider
+from .controls import fit_prompt, prompt_slider, slider
+from .dials import Dials
 from .draw import GREEN, INK, ORANGE, RED, Drawing, curve, draw_inputs, padded_range, points
 from .live import Live
 from .widgets import open_model
@@ -162,12 +163,17 @@ def many_at_once(
     n:int=64,       # networks to begin with, 1..256
 )->Live:
     "Many networks out of noise in one go: how good each is, what they predict together, where they disagree."
-    ask = open_model(name)
+    dials = Dials(open_model(name))
+    ask = dials.turn()
     prompt, count, seed = prompt_slider(ask), slider('networks', n, 1, 256), slider('noise seed', 0, 0, 99)
     source = 'from noise alone' if ask.hide else 'from as many starts: this model always needs one'
     def job():
+        ask = dials.turn()
+        fit_prompt(ask, prompt)
         yield f'asking for {count.value} networks'
         begun = time.perf_counter()
         answer = sample_networks(ask, prompt.value, n=count.value, seed=seed.value)
         yield draw_many(ask, answer, prompt.value, time.perf_counter() - begun)
-    return Live(job, [prompt, count, seed], [[prompt, count, seed], [W.Label(source)]])
+    watched = [prompt, count, seed, *dials.controls]
+    rows = [[prompt, count, seed], dials.row, [W.Label(source)]]
+    return Live(job, watched, [row for row in rows if row])

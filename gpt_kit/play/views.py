@@ -178,7 +178,7 @@ class LandscapeView(Live):
         else: yield draw_landscape(task, metric, ground, found, near=near, who=RACERS[whose[1]])
 
 def landscape_view(
-    name:str|Path,       # of a shipped model, or a path
+    name:str|Path|Prompter,  # of a shipped model, a path, or one that is open
     *,
     n_steps:int=400,     # length of the optimizer's run
     n_points:int=41,     # along each side of the map
@@ -204,7 +204,8 @@ class Film(Live):
         now = [c.value for c in watched]
         if now != self.made:
             self.known, self.n_frames = yield from self.compute()
-            self.made, self.frame.max = now, self.n_frames - 1
+            self.made = [c.value for c in watched]           # `compute` may have moved one
+            self.frame.max = self.n_frames - 1
         yield self.draw(self.known, self.frame.value)
 
     def still(self)->go.Figure: return animate([self.draw(self.known, i) for i in range(self.n_frames)])
@@ -281,7 +282,7 @@ def draw_denoising(
     return fig
 
 def denoising_view(
-    name:str|Path,  # of a shipped model, or a path
+    name:str|Path|Prompter,  # of a shipped model, a path, or one that is open
 )->Film:
     "Watch a network come out of noise."
     ask = open_model(name)

@@ -15,7 +15,8 @@ from torch import Tensor
 from ..gpt.noise import latent_walk
 from ..gpt.prompt import Answer, Prompter
 from ..networks.tasks import Task
-from .controls import fit_listening, listen_controls, prompt_slider, slider
+from .controls import fit_listening, fit_prompt, listen_controls, prompt_slider, slider
+from .dials import Dials, setting_text
 from .draw import ORANGE, Drawing, colour_limit, curve, draw_legend, draw_map, draw_marks
 from .draw import draw_picture, filters, padded_range
 from .landscape import Landscape, map_metric, pca_plane
@@ -96,11 +97,13 @@ def walk_view(
     n_frames:int=36,               # of the loop
 )->Film:
     "Walk through noise at a fixed prompt: from noise alone, or listening to a start."
-    ask = open_model(name)
-    prompt, start = prompt_slider(ask), slider('starting network', 0, 0, 63)
+    dials = Dials(open_model(name))
+    prompt, start = prompt_slider(dials.turn()), slider('starting network', 0, 0, 63)
     seed, (listen, words) = slider('noise seed', 0, 0, 99), listen_controls(0.)
-    fit_listening(ask, listen, words)
+    fit_listening(dials.ask, listen, words)
     def compute():
+        ask = dials.turn()
+        fit_prompt(ask, prompt)
         start.disabled = not listen.value                        # nobody looks at it
         yield 'asking the model'
         row, how = unseen_start(ask.task, start.value), dict(guidance=listen.value, seed=seed.value)
@@ -110,13 +113,16 @@ def walk_view(
         return (answer, map_walk(ask.task, ask.metric, answer.rows, heard), prompt.value, heard), n_frames
     def draw(known, i):
         answer, ground, asked, heard = known
+        ask = answer.ask
         return draw_walk(ask.task, ask.metric, answer.rows, answer.metric, ground, frame=i, prompt=asked,
                          start=heard)
     def export():
-        stem = (f'walk-{Path(name).stem}-start{start.value}-prompt{prompt.value:.3g}-noise{seed.value}'
-                f'-guidance{listen.value:g}')
+        turned = f'-{setting_text(dials.setting)}'*bool(dials.setting)
+        stem = (f'walk-{Path(name).stem}{turned}-start{start.value}-prompt{prompt.value:.3g}'
+                f'-noise{seed.value}-guidance{listen.value:g}')
         file = write_film(Path(saved)/f'{stem}.html', film.still())
         return f"exported to {file}, a page that plays in any browser"
-    film = Film(compute, draw, [[prompt, start, seed], [listen, words]])
-    film.children[2].children += (film.button('export film', export),)
+    rows = [[prompt, start, seed], dials.row, [listen, words]]
+    film = Film(compute, draw, [row for row in rows if row])
+    film.children[-3].children += (film.button('export film', export),)
     return film

@@ -27,8 +27,9 @@ from ..networks.checks import UserError
 from ..networks.collect import optimize
 from ..networks.exports import usage_text
 from ..networks.tasks import Task
-from .controls import dropdown, first_prompt, fit_listening, listen_controls, prompt_label
-from .controls import prompt_slider, slider
+from .controls import dropdown, fit_listening, fit_prompt, listen_controls, prompt_slider
+from .controls import slider
+from .dials import Dials, setting_text
 from .draw import Drawing, colour_limit, draw_legend, draw_map, draw_marks, draw_picture
 from .draw import draw_predictions, draw_prompts, draw_race, filters, points
 from .landscape import Landscape, map_metric, pca_plane
@@ -54,9 +55,10 @@ def find_models(
 def _load_once(file, changed): return load(file)
 
 def open_model(
-    name:str|Path,  # of a shipped model, or a path
+    name:str|Path|Prompter,  # of a shipped model, a path, or one that is open
 )->Prompter:
     "A trained model, ready to be asked; read again when its file has changed."
+    if isinstance(name, Prompter): return name
     file = model_file(name)
     return _load_once(file, file.stat().st_mtime_ns if file.exists() else None)
 
@@ -94,7 +96,8 @@ def map_answers(
     "Where answers from a start and those from noise alone vary most (G.pt, Figure 8), and the metric there."
     can = {1.: start is not None and ask.hide < 1, 0.: ask.hide > 0}
     ways = [guidance for guidance in can if can[guidance]]
-    answers = [sweep_prompts(ask, start, n=24//len(ways), guidance=w, seed=seed) for w in ways]
+    n = min(24, max(8, 30_000//ask.layout.D))//len(ways)    # answers of wide networks take long
+    answers = [sweep_prompts(ask, start, n=n, guidance=w, seed=seed) for w in ways]
     shown = torch.cat(answers if start is None else [*answers, start[None]])
     return map_metric(ask.task, pca_plane(torch.cat(answers)), shown, ask.metric)
 
@@ -214,32 +217,37 @@ class Explorer(Live):
         self.over = self.button('start over', self.start_over, 'back to the untrained network')
         self.save_net = self.button('save network', self.write_answer, 'write its state_dict')
         self.save_view = self.button('save view', self.write_view, 'write this figure as a page')
+        self.turned = W.HBox(layout=W.Layout(flex='1 1 auto', flex_flow='row wrap', align_items='center'))
         self.read_model()
-        rows = [[self.model, self.prompt, self.again, self.over],
+        rows = [[self.model, self.prompt, self.again, self.over], [self.turned],
                 [self.start, self.listen, self.why], [self.noise, self.steps, self.eta],
                 [self.optimizer, self.at, self.save_net, self.save_view]]
-        watched = [w for row in rows for w in row if not isinstance(w, (W.Button, W.Label))]
+        watched = [w for row in rows for w in row if not isinstance(w, (W.Button, W.Label, W.HBox))]
         super().__init__(self.look, watched, rows)
 
     def read_model(self)->None:
-        "Read the chosen model and give the prompt its range and unit."
-        ask = open_model(self.files[self.model.value])
+        "Read the chosen model and show its dials."
+        dials = Dials(open_model(self.files[self.model.value]))
+        ask = dials.turn()
         choices = optimizer_choices(ask.task)    # a model for other data is refused before anything changes
-        self.ask, self.name, self.loading, (low, high) = ask, self.model.value, True, ask.seen
+        self.dials, self.name, self.turned.children = dials, self.model.value, dials.row
+        for control in dials.controls: control.observe(self.refresh, 'value')
         if tuple(self.optimizer.options) != tuple(choices): self.optimizer.options = choices
-        self.prompt.min, self.prompt.max = min(low, self.prompt.min), max(high, self.prompt.max)
-        self.prompt.value = first_prompt(ask)
-        self.prompt.min, self.prompt.max, self.prompt.step = low, high, (high - low)/200
-        self.prompt.description = prompt_label(ask)
+        fit_prompt(ask, self.prompt, afresh=True)
         fit_listening(ask, self.listen, self.why)
         self.steps.max, self.steps.value = max(50, ask.sampler['steps']), ask.sampler['steps']
         self.eta.value = ask.sampler['eta']
-        self.loading = False
+        self.turn(ask)
+
+    def turn(self, ask:Prompter)->None:
+        "Go on with the model as its dials stand."
+        self.ask, self.setting = ask, self.dials.setting
+        fit_prompt(ask, self.prompt)
         self.reset()
 
     def reset(self)->None:
         "Begin at the chosen untrained network."
-        self.begun = (self.name, self.start.value)
+        self.begun = (self.dials.ask, self.setting, self.start.value)
         tried = self.view.tried if self.view and self.view.ask is self.ask else []
         self.view = ExplorerView(self.ask, [unseen_start(self.ask.task, self.start.value)], tried)
 
@@ -252,7 +260,8 @@ class Explorer(Live):
     def look(self)->Iterator[Drawing|str]:
         "The job: ask, then map the landscape, then race."
         if self.name != self.model.value: self.read_model()
-        if self.begun != (self.name, self.start.value): self.reset()
+        if self.setting != self.dials.setting: self.turn(self.dials.turn())
+        if self.begun != (self.dials.ask, self.setting, self.start.value): self.reset()
         v = self.view = replace(self.view, optimizer=self.optimizer.value, step=self.at.value)
         v.guidance, start, seed, eta = (c.value for c in (self.listen, self.start, self.noise, self.eta))
         before, prompt = v.chain[-1][None], self.prompt.value
@@ -260,7 +269,7 @@ class Explorer(Live):
         v.answer = v.ask(before, prompt, metric=metric, guidance=v.guidance, seed=seed, steps=steps, eta=eta)
         v.metric, tried = metric.item(), (prompt, v.answer.metric.item())
         if tried not in v.tried[-1:]: v.tried = [*v.tried[-199:], tried]
-        place, race = ('landscape', v.ask, start, seed), ('race', v.ask, start, v.optimizer)
+        place, race = ('landscape', *self.begun, seed), ('race', *self.begun, v.optimizer)
         v.ground, v.run = self.kept.get(place, v.ground), self.kept.get(race)
         v.stale = place not in self.kept and v.ground is not None
         yield draw_explorer(v)
@@ -274,10 +283,6 @@ class Explorer(Live):
                 yield draw_explorer(v)
             self.keep(race, v.run)
 
-    def refresh(self, change=None)->None:
-        "As for every `Live`; but controls that `read_model` moves are no wish of a person."
-        if not self.loading: super().refresh(change)
-
 # %% ../../nbs/play/02_widgets.ipynb #explorer-buttons
 @patch
 def ask_again(self:Explorer)->None:
@@ -290,16 +295,17 @@ def ask_again(self:Explorer)->None:
 @patch
 def start_over(self:Explorer)->None:
     "Back to the untrained network, and forget what was tried."
-    self.view = None
-    self.reset()
+    self.view.tried.clear()
+    self.begun = None
     self.refresh()
 
 @patch
 def stem(self:Explorer)->str:
     "A name for files of what is shown."
-    stem = (f"{self.name}-start{self.start.value}-prompt{self.prompt.value:.3g}-noise{self.noise.value}"
-            f"-guidance{self.listen.value:g}-steps{self.steps.value}-eta{self.eta.value:g}"
-            f"-update{len(self.view.chain)}")
+    turned = f'-{setting_text(self.setting)}'*bool(self.setting)
+    stem = (f"{self.name}{turned}-start{self.start.value}-prompt{self.prompt.value:.3g}"
+            f"-noise{self.noise.value}-guidance{self.listen.value:g}-steps{self.steps.value}"
+            f"-eta{self.eta.value:g}-update{len(self.view.chain)}")
     return stem.replace(' ', '-').replace('/', '-')
 
 @patch
@@ -316,7 +322,7 @@ def write_view(self:Explorer)->str:
 
 # %% ../../nbs/play/02_widgets.ipynb #first
 def first_look(
-    name:str|Path,  # of a shipped model, or a path
+    name:str|Path|Prompter,  # of a shipped model, a path, or one that is open
     *,
     start:int=0,    # which untrained network
 )->Live:

@@ -238,7 +238,8 @@ class Setting:
             if not path.exists(): self.train(path)
             ask = load(path, task=self.task)
             if not CURVES.keys() & ask.info.keys():
-                calibrate_model(path, self.store, task=self.task)
+                n_starts = max(4, round(64*self.lab.size))
+                calibrate_model(path, self.store, n_starts=n_starts, task=self.task)
                 ask = load(path, task=self.task)
         self.lab.trim()
         return ask

@@ -184,6 +184,7 @@ def neighbour_scores(
     n_starts:int=64,     # K
     n_prompts:int=12,    # P, evenly from the best in the data to nearly the start's metric
     n_aligned:int=16,    # starts for which training distances allow for renumbering too
+    less:tuple=(),       # guidances below 1, whose answers are further generators
     seed:int=13,         # of starts and noise
 )->pd.DataFrame:         # a line a generator and prompt: its place 0..1, mean, scores in %, median distances
     "Nearest-neighbour scores over prompts (G.pt, Appendix E)."
@@ -195,6 +196,9 @@ def neighbour_scores(
     first, near = sample_checkpoints(data, prompts, seed=seed)                       # (K, D), (K, P, D)
     generators = {'G.pt': asked['rows'], 'start itself': start,
                   "another run's update": start + (near - first[:, None])}
+    for guidance in less:
+        how = dict(n_starts=n_starts, n_prompts=n_prompts, seed=seed, guidance=guidance)
+        generators[f'G.pt, guidance {guidance:g}'] = prompt_alignment(ask, **how)['rows']
     frames = []
     for name, rows in generators.items():                                            # (K, P or 1, D)
         some = rows[:n_aligned]
@@ -225,8 +229,8 @@ def scores_by_range(
 def _draw_scores(fig, panel, df, columns, legend): # one column solid, the other dotted
     looks = {'G.pt': (ORANGE, 6), 'start itself': (BLUE, 3), "another run's update": (RED, 1)}
     for column, dash in zip(columns, ('solid', 'dot')):
-        for name, d in df.groupby('generator', sort=False):
-            colour, width = looks[name]                            # wide lines under narrow ones
+        for name, (colour, width) in looks.items():                # wide lines under narrow ones
+            d = df[df.generator == name]
             hover, first = f'{name}, {column}: %{{y:.0f}} %', legend and dash == 'solid'
             line, marker = dict(color=colour, dash=dash, width=width), dict(color=colour, size=4 + 1.5*width)
             fig.add(panel, points(d.prompt.tolist(), d[column].tolist(), 'lines+markers', hover, name=name,
