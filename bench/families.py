@@ -2,23 +2,22 @@
 
 python bench/families.py MODEL STORE [--n 4]
 
-For each held-out condition, n networks from a start and n from noise alone, asked for the best; a table of their
-test errors over all conditions, none left out; alignment over 20 prompts; and, with two models, each by itself.
+For each held-out condition, n networks from a start and n from noise alone, asked for the best; a table of
+their test errors over all conditions, none left out; and alignment over 20 prompts.
 """
 import argparse
 import time
 import warnings
 
 import torch
-from common import BUILD, record
+from common import record
 
 from gpt_kit.gpt.evaluate import r_squared, unseen_starts
 from gpt_kit.gpt.load import load
 from gpt_kit.networks.collect import Recipe
 from gpt_kit.networks.registry import get_task
 from gpt_kit.networks.store import Store
-from gpt_kit.study.families import (answer_values, draw_families, family_table, subset_baselines,
-                                    turned_baselines)
+from gpt_kit.study.families import answer_values, family_table, subset_baselines, turned_baselines
 
 UNSEEN = 12   # seed of starts and noise; used here alone, and never to choose a setting
 WAYS = {'G.pt, from a start': 1., 'G.pt, from noise alone': 0.}
@@ -38,7 +37,7 @@ def best_answers(ask, conditions, n):
 
 
 def obeys(ask, condition, guidance, n, seed):
-    "Alignment of n starts or noises × 20 prompts, from the best that is expected to nine tenths of the way back."
+    "Alignment of n starts or noises × 20 prompts, from the best that is expected to nearly the start's."
     one = ask.at(condition=condition)
     starts = unseen_starts(one.task, n, UNSEEN)
     worst = one.measure(starts).mean().item()
@@ -75,18 +74,16 @@ def main(words=None):
     sets = {'held out': family.held_out}
     if a.trained: sets['trained on'] = family.conditions[:len(family.held_out)]
     for kind, conditions in sets.items():
-        if family.bits: values = subset_baselines(family, store, conditions, get_task('digits'), recipe, n=a.n)
+        if family.bits:
+            values = subset_baselines(family, store, conditions, get_task('digits'), recipe, n=a.n)
         else: values = turned_baselines(family, store, conditions, recipe, n=a.n)
         values |= answer_values(family, conditions, best_answers(ask, conditions, a.n))
         table = family_table(values)
         print(table.round(2).to_string())
         for name, guidance in WAYS.items():
             each = [obeys(ask, c, guidance, a.n, UNSEEN + i) for i, c in enumerate(conditions.tolist())]
-            record('families', f'{family.name}, {kind}, {name}', alignment=sum(each)/len(each), least=min(each),
-                   **table.loc[name].to_dict())
-        BUILD.mkdir(exist_ok=True)
-        names = [' '.join(f'{v:g}' for v in c) for c in conditions.tolist()]
-        draw_families(values, names).write_html(str(BUILD/f"families-{family.name}-{kind.replace(' ', '-')}.html"))
+            record('families', f'{family.name}, {kind}, {name}', alignment=sum(each)/len(each),
+                   least=min(each), **table.loc[name].to_dict())
     record('families', f'{family.name}, one network', seconds=seconds_of_one(ask, conditions[0].tolist()))
 
 

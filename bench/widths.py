@@ -2,9 +2,9 @@
 
 python bench/widths.py [MODEL] [--hidden 8 10 16 20 28 32 48 64]
 
-For each width: alignment of 64 unseen starts × 20 prompts, and of noise alone; test errors (%) of networks that
-are asked for the best; of full trainings with the recipe of the model's store; and of answers of the model's own
-width, with dead neurons added, or with those left out that matter least.
+For each width: alignment of 64 unseen starts × 20 prompts, and of noise alone; test errors (%) of networks
+that are asked for the best; of full trainings with the recipe of the model's store; and of answers of the
+model's own width, with dead neurons added, or with those left out that matter least.
 """
 import argparse
 import warnings

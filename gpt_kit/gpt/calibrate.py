@@ -64,8 +64,8 @@ def calibration(
     means = given.where(given.isfinite(), torch.nan)[:, :-1].nanmean(0)
     shares = shares[0]
     first = shares[means.nan_to_num(torch.inf).argmin()].item()     # told less than that, it gives worse
-    told, there = torch.linspace(first, 1, 64), shares >= first     # weights: errors in the metric's own units
-    points = shares.expand(len(given), -1), given, weights
+    told, there = torch.linspace(first, 1, 64), shares >= first
+    points = shares.expand(len(given), -1), given, weights          # errors count in the metric's own units
     curve = _rising_curve(*(v[:, there].flatten() for v in points), told)
     curve = curve + 1e-4*told                                   # a little steeper, to be read backwards
     return dict(told=told.tolist(), given=curve.tolist(), worst=torch.stack(found[2]).mean().item())

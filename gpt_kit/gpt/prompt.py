@@ -142,7 +142,7 @@ class Prompter:
             raise UserError("a model that its authors released writes networks of one width alone; train one "
                             "of ours with gpt-kit train")
         self.model.view(Layout(task.layers))
-        if text := beyond_known(self.info, hidden): warnings.warn(text, stacklevel=2)
+        if text := beyond_known(self.info, hidden): warnings.warn(text, stacklevel=3)
         known = width_info(self.info, hidden)
         if self.family: known.pop('best')      # of all its tasks
         else: known.update(task=task.name, fingerprint=task.fingerprint)
