@@ -5,16 +5,18 @@ python bench/alignment.py --shipped   the models in data/models, and a full run 
 """
 import argparse
 import time
+from dataclasses import replace
 
 import pandas as pd
 import torch
 from common import BUILD, ROOT, alignment, record
 
+from gpt_kit.gpt.calibrate import calibrate_model
 from gpt_kit.gpt.evaluate import optimizer_grid, unseen_starts
 from gpt_kit.gpt.load import load
-from gpt_kit.gpt.loop import TrainConfig
 from gpt_kit.gpt.model import GPT
-from gpt_kit.gpt.presets import seconds_per_step
+from gpt_kit.gpt.behaviour import behaviour_for
+from gpt_kit.gpt.presets import default_model, default_training, seconds_per_step
 from gpt_kit.gpt.prepare import prepare_data
 from gpt_kit.gpt.train import train_gpt
 from gpt_kit.networks.collect import Recipe, collect
@@ -38,7 +40,8 @@ def untrained(metric, tokens, condition, seed):
     store = collect(TASK, ROOT/'data'/'stores'/'digits', 4096, recipe=Recipe())
     data = prepare_data(store, f'test_{metric}')
     torch.manual_seed(seed)
-    return data, GPT(TASK.layers, tokens=tokens, condition=condition, metric_scale=data.metric_scale)
+    sizes = default_model(TASK.layers, tokens) | dict(condition=condition)
+    return data, GPT(TASK.layers, **sizes, metric_scale=data.metric_scale)
 
 
 def trained(metric, tokens, condition, seed, config):
@@ -46,7 +49,9 @@ def trained(metric, tokens, condition, seed, config):
     data, model = untrained(metric, tokens, condition, seed)
     file = BUILD/'bench'/f'{metric}-{tokens}-{seed}.safetensors'
     t = time.perf_counter()
-    train_gpt(model, data, config, file, seed=seed, progress=False, every=10**9)
+    behaves = behaviour_for(data, config.behaviour)
+    train_gpt(model, data, config, file, seed=seed, progress=False, every=10**9, behaviour=behaves)
+    calibrate_model(file, data.store)
     seconds = time.perf_counter() - t
     found = asked(file, f'{metric}, {tokens} tokens, seed {seed}', train_s=seconds, steps=config.steps)
     return dict(found, train_s=seconds)
@@ -73,11 +78,11 @@ if __name__ == '__main__':
     p.add_argument('--shipped', action='store_true', help='measure the files in data/models')
     p.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
     p.add_argument('--metrics', nargs='+', default=['loss', 'error'])
-    p.add_argument('--steps', type=int, default=TrainConfig().steps, help='training steps')
+    p.add_argument('--steps', type=int, default=default_training(TASK.layers).steps, help='training steps')
     a = p.parse_args()
     if a.shipped: shipped()
     else:
-        config, seconds = TrainConfig(steps=a.steps), []
+        config, seconds = replace(default_training(TASK.layers), steps=a.steps), []
         each = config.steps*step_seconds('neuron', 'adaptive', config)
         print(f"{len(a.seeds)*len(a.metrics)} trainings of about {each:.0f} s each, "
               "then one with chunk tokens for the same time")
@@ -86,5 +91,6 @@ if __name__ == '__main__':
             medians = got[['alignment', 'best_prompt', 'train_s']].median()
             record('bench', f'{metric}, median of {len(got)} seeds', **medians)
             seconds += [*got.train_s]
-        steps = int(pd.Series(seconds).median()/step_seconds('chunk-256', 'tokens', config))
-        trained('loss', 'chunk-256', 'tokens', 0, TrainConfig(steps=steps))
+        chunks = default_training(TASK.layers, 'chunk-256')
+        steps = int(pd.Series(seconds).median()/step_seconds('chunk-256', 'tokens', chunks))
+        trained('loss', 'chunk-256', 'tokens', 0, replace(chunks, steps=steps))

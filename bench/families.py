@@ -1,6 +1,6 @@
 """Tasks that a model of a family has never seen: its answers beside all that needs no model.
 
-python bench/families.py MODEL STORE [--n 4]
+python bench/families.py MODEL STORE [--n 4] [--trained]
 
 For each held-out condition, n networks from a start and n from noise alone, asked for the best; a table of
 their test errors over all conditions, none left out; and alignment over 20 prompts.

@@ -9,12 +9,12 @@ from gpt_kit.gpt.loop import TrainConfig, TrainState, train
 from gpt_kit.gpt.model import GPT
 from gpt_kit.gpt.prepare import known_widths, prepare_data, prepare_stores, task_info, width_info
 from gpt_kit.gpt.prompt import Prompter
-from gpt_kit.gpt.train import _draw_store, sample_pairs, train_gpt
+from gpt_kit.gpt.train import _draw_store, sample_pairs, save_model, train_gpt
 from gpt_kit.networks.checks import UserError
 from gpt_kit.networks.collect import Recipe, collect
-from gpt_kit.networks.families import Family, digit_subset
+from gpt_kit.networks.families import Family, angle_condition, digit_subset
 from gpt_kit.networks.layers import hidden_widths
-from gpt_kit.networks.registry import get_task, resize_task
+from gpt_kit.networks.registry import get_family, get_task, resize_task
 from gpt_kit.networks.store import read_tensors, write_tensors
 from gpt_kit.networks.symmetry import permute, random_permutations
 from gpt_kit.networks.tasks import cnn, mlp
@@ -112,8 +112,15 @@ def test_stores_of_several_widths_have_one_scale(store, wide_store):
     g = torch.Generator().manual_seed(0)
     share = sum(_draw_store([one, other], g) for _ in range(2000))/2000
     assert share == pytest.approx(len(other.runs)/(len(one.runs) + len(other.runs)), abs=.04)
-    deep = type('Odd', (), dict(layout=Layout(mlp((64, 4, 4, 10))), path='there'))
+    deep = type('Odd', (), dict(layout=Layout(mlp((64, 4, 4, 10))), path='there', conditions=None))
     with pytest.raises(UserError, match='differ in the widths'): prepare_stores([store, deep], 'test_loss')
+
+def test_stores_of_other_tasks_are_refused(store, family_store, tmp_path):
+    "Also of networks that look the same, and of families."
+    turned = get_family('turned-digits').task(angle_condition(90))
+    other = collect(turned, tmp_path/'turned', 4, recipe=Recipe(epochs=1, n_saves=3), progress=False)
+    with pytest.raises(UserError, match='for another task'): prepare_stores([store, other], 'test_loss')
+    with pytest.raises(UserError, match='holds a family'): prepare_stores([family_store]*2, 'test_loss')
 
 def test_a_model_of_two_widths(two_widths, store, wide_store, tmp_path):
     "It says what it knows; what lies between is read off, and it is calibrated on both."
@@ -188,6 +195,31 @@ def test_a_model_of_a_family(family, family_ask):
     assert one(starts, .4, guidance=.5).rows.shape == rows.shape
     with pytest.warns(UserWarning, match='24 hidden'): wide = family_ask.at(24, condition=CONDITIONS[0])
     assert wide(.4).metric.isfinite().all()
+    moved = wide.at(condition=CONDITIONS[1])                # keeps the width
+    assert moved.layout == wide.layout and moved(.4).metric.isfinite().all()
+    assert one.seen[0] == one.best and one.seen[1] == family_ask.seen[1]
+
+def test_a_model_is_told_what_it_knows(family, family_store):
+    "One task: no condition; a family: always one."
+    for n, which in ((0, torch.ones(3, 10)), (10, None)):
+        model = GPT(family.layers, width=24, depth=1, heads=2, n_conditions=n)
+        with pytest.raises(UserError, match='family'): model(*inputs(Layout(family.layers)), which=which)
+
+@pytest.mark.parametrize('tasks', [
+    'all', {}, dict(conditions=[], best=[]), dict(conditions=[[1., 0.]], best=[.1]),
+    dict(conditions=CONDITIONS, best=[.1])])
+def test_damaged_tasks_are_refused(family, family_ask, tmp_path, tasks):
+    model, odd = family_ask.model, tmp_path/'odd.safetensors'
+    save_model(odd, model, dict(family_ask.info, tasks=tasks))
+    with pytest.raises(UserError, match='get it again, or train the model again'): load(odd, task=family)
+    save_model(odd, model, {k: v for k, v in family_ask.info.items() if k != 'tasks'})
+    with pytest.raises(UserError, match='get it again, or train the model again'): load(odd, task=family)
+
+def test_a_whole_turn_is_none():
+    "The angle of 360 degrees is that of 0, though its sine is not quite."
+    tasks = dict(conditions=[[1., 0.], [0., 1.]], best=[.1, .3])
+    info = dict(tasks=tasks, seen=[.1, 2.], metric=dict(minimize=True))
+    assert [task_info(info, angle_condition(a))['known'] for a in (360, 45)] == [True, False]
 
 @pytest.mark.parametrize('condition', [(1, 0), (1.5,)*10, (0,)*10, (1,)*10, 'even', None])
 def test_conditions_without_sense(family_ask, condition):

@@ -28,9 +28,9 @@ def test_several_models_and_one_store(bench):
     assert (a.models, a.store, a.guidance) == (['a', 'b', 'c'], 'store', [0., 1.])
 
 def test_medians_follow_each_models_own_numbers(bench, capsys):
-    bench.record_medians(0., [dict(error=e) for e in (4., 9., 5.)])
+    bench.record_medians('guidance 0', [dict(error=e) for e in (4., 9., 5.)])
     assert capsys.readouterr().out.split() == 'median of 3, guidance 0 error 5'.split()
-    bench.record_medians(0., [dict(error=4.)])                            # of one there is none
+    bench.record_medians('guidance 0', [dict(error=4.)])                            # of one there is none
     assert not capsys.readouterr().out
 
 def test_each_model_is_described_as_in_the_lesson(bench, task, store, model_file, tmp_path, capsys):

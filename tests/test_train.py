@@ -85,8 +85,8 @@ def test_pairs_are_of_one_run(store, data, sampling):
     "The start is earlier than the future, both are of one run, and held-out runs are never drawn from."
     assert not set(data.runs) & set(data.held_out) and len(data.runs) + len(data.held_out) == store.R
     every = torch.stack([store.rows([r]*store.S, range(store.S)) for r in data.runs])*data.scale  # (R, S, D)
-    pairs = sample_pairs(data, data.runs, 40, generator(1), sampling=sampling)
-    assert all(map(torch.equal, pairs, sample_pairs(data, data.runs, 40, generator(1), sampling=sampling)))
+    pairs, again = (sample_pairs(data, data.runs, 40, generator(1), sampling=sampling)[:5] for _ in range(2))
+    assert all(map(torch.equal, pairs, again))
     for start, future, metric, prompt, hidden in zip(*pairs):
         (r1, s1), = (every == start).all(2).nonzero().tolist()
         (r2, s2), = (every == future).all(2).nonzero().tolist()

@@ -130,9 +130,17 @@ def _check_widths(path, info): # can they be?
     depth = len(hidden_widths(info['config']['layers']))
     for width in info['widths']:
         hidden, numbers = width['hidden'], (width['best'], *width['seen'])
-        if len(hidden) != depth or min(hidden) < 1 or len(numbers) != 3: return False
+        if len(hidden) != depth or any(n < 1 for n in hidden) or len(numbers) != 3: return False
         if not (_check_curves(path, width) and all(abs(n) < 2**63 for n in numbers)): return False
     return bool(info['widths'])
+
+def _check_tasks(path, info): # of a family, if it is for one: can they be?
+    n = info['config'].get('n_conditions', 0)
+    if 'tasks' not in info: return not n
+    form = dict(conditions=[[NUMBER]], best=[NUMBER])
+    tasks = check_form(f"the tasks in {path}", info['tasks'], form, MAKE_AGAIN)
+    fine = 0 < len(tasks['best']) == len(tasks['conditions']) and n > 0
+    return fine and all(len(condition) == n for condition in tasks['conditions'])
 
 def _check_info(path, info): # what a model's file says about it
     check_form(f"the description in {path}", info, MODEL_FORM, MAKE_AGAIN)
@@ -140,6 +148,7 @@ def _check_info(path, info): # what a model's file says about it
     check_choice('solver', info['sampler']['solver'], SOLVERS)
     check_ranges(sampler_steps=info['sampler']['steps'], eta=info['sampler']['eta'])
     known = _check_curves(path, info) and ('widths' not in info or _check_widths(path, info))
+    known = known and _check_tasks(path, info)
     if 'training' in info:
         check_form(f"the training in {path}", info['training'], {str: (int, float, str)}, MAKE_AGAIN)
         check_ranges(hide=info['training'].get('hide'))
@@ -147,8 +156,8 @@ def _check_info(path, info): # what a model's file says about it
     fine = all(abs(n) < 2**63 for n in numbers) and min(numbers[:2]) > 0         # NaN is not
     fine = fine and len(info['seen']) == 2 and known
     if fine and info['metric']['name'].startswith('test_'): return
-    raise UserError(f"the description in {path} has a metric, scale, best, seen, widths or calibration "
-                    f"that cannot be; {MAKE_AGAIN}")
+    raise UserError(f"the description in {path} has a metric, scale, best, seen, widths, tasks or "
+                    f"calibration that cannot be; {MAKE_AGAIN}")
 
 def _check_age(path, tensors, info): # was it made before starts could be hidden?
     if 'hidden' in tensors or 'sampler' in info or 'inputs' in info['config']: return

@@ -186,6 +186,14 @@ class GPT(nn.Module):
         self.views[widths] = NeuronView(layout)
         return self.views[widths]
 
+    def _told_wrongly(self):
+        n = self.config.get('n_conditions', 0)
+        if not n:
+            return UserError("this model knows one task and was told which of a family is meant; train one "
+                             "of the family, GPT(.., n_conditions=C)")
+        return UserError(f"this model knows a family of tasks and was not told which one is meant; give it "
+                         f"{n} numbers")
+
     def _scalar_tokens(self, s):                                        # (B, 4, 2F+1) -> (B, 4, E)
         tokens = [norm(f(s[:, i])) for i, (f, norm) in enumerate(zip(self.scalars, self.scalar_norms))]
         return torch.stack(tokens, 1) + self.position
@@ -211,6 +219,7 @@ class GPT(nn.Module):
         if self.links: h, *e = h                                        # tokens (B, L, E), edges (B, P, C)
         L = h.shape[1]
         said = hidden[:, None]*self.hidden                              # (B, E) that the start is hidden
+        if (which is None) != (self.family is None): raise self._told_wrongly()
         if self.family: said = said + self.family(which)
         if self.adaptive: c = self.scalars(s.flatten(1)) + said
         else: h = torch.cat([h, self._scalar_tokens(s) + said[:, None]], 1)             # (B, L+4, E)

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ..networks.checks import UserError, check_ranges
 from ..networks.layers import hidden_widths, layers_text, resize_hidden
+from ..networks.registry import known_task, resize_task
 from ..networks.store import Store
 from ..networks.weights import weight_scale
 
@@ -99,10 +100,22 @@ def prepare_data(
                     "for; choose another metric")
 
 # %% ../../nbs/gpt/14_prepare.ipynb #prepare-stores
+def _same_task(first, other): # as far as it is known
+    try: task = known_task(first.info['task'], first.info['fingerprint'])
+    except (UserError, OSError): return True
+    widths = hidden_widths(other.layout.layers)
+    return resize_task(task, widths).fingerprint == other.info['fingerprint']
+
 def _check_alike(first, other): # can one model write the networks of both?
     a, b = (store.layout.layers for store in (first, other))
-    depths = len(hidden_widths(a)), len(hidden_widths(b))
-    if depths[0] == depths[1] and resize_hidden(b, hidden_widths(a)) == a: return
+    if first.conditions is not None or other.conditions is not None:
+        raise UserError(f"{first.path} and {other.path} cannot be learned from together, since one of them "
+                        "holds a family of tasks; collect more runs of the family into one store")
+    alike = len(hidden_widths(a)) == len(hidden_widths(b)) and resize_hidden(b, hidden_widths(a)) == a
+    if alike and first.metrics == other.metrics and _same_task(first, other): return
+    if alike:
+        raise UserError(f"{other.path} holds networks for another task ({other.info['task']}) than "
+                        f"{first.path} ({first.info['task']}); give stores of one task")
     raise UserError(f"{other.path} holds networks {layers_text(b)}, and {first.path} {layers_text(a)}; one "
                     "model writes networks that differ in the widths of hidden layers alone")
 
@@ -111,7 +124,8 @@ def prepare_stores(
     metric:str,           # of the stores: 'test_loss', 'test_error'
     **kw,                 # as for `prepare_data`
 )->list[TrainData]:       # with one scale
-    "Prepare stores of networks of several widths. Raises UserError as `prepare_data`, and for other layers."
+    """Prepare stores of networks of several widths. Raises UserError as `prepare_data`, for other layers or
+    another task, and for families."""
     for store in stores[1:]: _check_alike(stores[0], store)
     data = [prepare_data(store, metric, **kw) for store in stores]
     sizes = [len(d.runs)*d.store.S*d.store.D for d in data]               # weights in each
@@ -145,6 +159,7 @@ def describe_stores(
     "What a model has to know of all stores that it learns from, JSON-ready."
     about = describe_data(data[0])
     if len(data) == 1: return about
+    about['largest'] = max(d.largest for d in data)
     widths = []
     for d in data:
         hidden = list(hidden_widths(d.store.layout.layers))
@@ -154,7 +169,7 @@ def describe_stores(
 # %% ../../nbs/gpt/14_prepare.ipynb #width-info
 CURVE_NAMES = 'calibration', 'calibration_from_noise'
 
-def _log_width(hidden): return sum(map(math.log, hidden))/len(hidden)    # of several layers, their mean
+def _log_width(hidden): return sum(map(math.log, hidden))/max(1, len(hidden))    # a mean over layers
 
 def _mix(a, b, t): # numbers, 0: a, 1: b
     return [(1 - t)*x + t*y for x, y in zip(a, b)] if isinstance(a, list) else (1 - t)*a + t*b
@@ -162,8 +177,8 @@ def _mix(a, b, t): # numbers, 0: a, 1: b
 def _mix_curves(a, b, t):
     given = np.linspace(0, 1, 64)
     told = [np.interp(given, c['given'], c['told']) for c in (a, b)]
-    worst = _mix(a['worst'], b['worst'], t)
-    return dict(told=_mix(*(v.tolist() for v in told), t), given=given.tolist(), worst=worst)
+    mixed = dict(told=_mix(*(v.tolist() for v in told), t), given=given.tolist())
+    return mixed | {name: _mix(a[name], b[name], t) for name in ('worst',) if name in a and name in b}
 
 def known_widths(
     info:dict,    # what a model's file says
@@ -205,10 +220,11 @@ NEIGHBOURS = 8   # tasks that say what to expect of one between them
 def task_info(
     info:dict,       # what a model's file says
     condition:tuple, # of a task
-)->dict:             # best; known: was it trained on?
+)->dict:             # best; seen, from there to the worst of all tasks; known: was it trained on?
     "What a model knows of a task of its family, read off from the nearest that it has learned from."
-    known, best = (torch.tensor(info['tasks'][name]) for name in ('conditions', 'best'))
-    apart = (known - torch.tensor(condition)).square().sum(1)
-    if not apart.min(): return dict(best=best[apart.argmin()].item(), known=True)
-    nearest = apart.argsort(stable=True)[:NEIGHBOURS]
-    return dict(best=best[nearest].mean().item(), known=False)
+    conditions, bests = (torch.tensor(info['tasks'][name]) for name in ('conditions', 'best'))
+    apart = (conditions - torch.tensor(condition)).square().sum(1)
+    known = bool(apart.min() < 1e-9)                    # but for rounding
+    nearest = apart.argsort(stable=True)[:1 if known else NEIGHBOURS]
+    best, worst = bests[nearest].mean().item(), info['seen'][info['metric']['minimize']]
+    return dict(best=best, seen=sorted([best, worst]), known=known)

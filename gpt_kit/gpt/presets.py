@@ -192,6 +192,7 @@ def seconds_per_step(
     sampling:str='even',# of pairs
     device:str='cpu',
     behaviour=None,     # a `BehaviourLoss`, where behaviour counts
+    **kw,               # given to the model: the layout of networks of another width
 )->float:
     "About as many seconds as a training step takes, measured on some gradients."
     B, ab, g, times = min(config.batch, 32), linear_schedule(), torch.Generator().manual_seed(0), []
@@ -201,7 +202,7 @@ def seconds_per_step(
         t = time.perf_counter()
         pairs = sample_pairs(data, data.runs, B, g, sampling=sampling, augment=augment, hide=config.hide)
         loss = diffusion_loss(model, pairs, ab, g, objective=config.objective, device=device,
-                              behaviour=behaviour)
+                              behaviour=behaviour, **kw)
         loss.backward()
         times.append(time.perf_counter() - t)
     model.zero_grad()

@@ -22,6 +22,7 @@ from .prepare import beyond_known, known_widths, task_info, width_info
 from ..networks.checks import UserError, check_ranges, command_text
 from ..networks.exports import raw_module, write_networks
 from ..networks.families import Family
+from ..networks.layers import hidden_widths
 from ..networks.registry import family_of, resize_task, task_of
 from ..networks.store import Store
 from ..networks.symmetry import balance
@@ -130,7 +131,9 @@ class Prompter:
             raise UserError(f"this model knows one task, {self.info['task']}, so there is no condition to "
                             "choose another by")
         condition = self.family.condition(condition)
-        new = self._with(self.family.task(condition), **task_info(self.info, condition))
+        task = self.family.task(condition)
+        if 'layout' in self.given: task = resize_task(task, hidden_widths(self.layout.layers))
+        new = self._with(task, **task_info(self.info, condition))
         new.given['which'] = torch.tensor(condition, device=self.device)[None]
         return new
 
@@ -144,7 +147,7 @@ class Prompter:
         self.model.view(Layout(task.layers))
         if text := beyond_known(self.info, hidden): warnings.warn(text, stacklevel=3)
         known = width_info(self.info, hidden)
-        if self.family: known.pop('best')      # of all its tasks
+        if self.family: known = {}              # what is within reach depends on the task
         else: known.update(task=task.name, fingerprint=task.fingerprint)
         config = dict(self.info['config'], layers=task.layers)
         return self._with(task, **known, config=config, widths=known_widths(self.info))

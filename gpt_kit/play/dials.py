@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import ipywidgets as W
+import torch
 
 from ..gpt.prepare import beyond_known, known_widths
 from ..gpt.prompt import Prompter
@@ -57,13 +58,14 @@ def _says_width(ask): # has the model seen such networks?
 def width_dial(ask:Prompter)->Dial|None:
     "Sliders for the hidden widths; None for a model that is bound to its own."
     own = hidden_widths(ask.layout.layers)
+    if not own: return None
     try: _resized(ask, [n + 1 for n in own])
     except UserError: return None
     controls = _width_sliders(ask, own)
     def turn(ask):
         hidden = tuple(c.value for c in controls)
         return ask if hidden == own else _resized(ask, hidden)
-    return Dial(controls, turn, _says_width) if own else None
+    return Dial(controls, turn, _says_width)
 
 # %% ../../nbs/play/10_dials.ipynb #task
 def condition_controls(family:Family)->list:
@@ -86,7 +88,8 @@ def task_dial(ask:Prompter)->Dial|None:
     def condition(): return family.condition(family.encode(*(float(c.value) for c in controls)))
     def says(ask):
         if ask.info['known']: return 'this task was in training'
-        if condition() in map(tuple, family.held_out.tolist()): return 'this task was held out of training'
+        held_out = (family.held_out - torch.tensor(condition())).square().sum(1) < 1e-9
+        if held_out.any(): return 'this task was held out of training'
         return 'this task was neither in training nor held out'
     return Dial(controls, lambda ask: ask.at(condition=condition()), says, f'{family.name}:')
 

@@ -58,7 +58,7 @@ def _known_store(path, preset): # what the index of a store says, or would say o
 @command
 def _collect(
     path:str,             # folder of the store; made, or gone on with
-    task:str=None,        # 'digits' (default), 'digits-WIDTH...', 'digits-cnn', 'cartpole', 'module:function'
+    task:str=None,        # 'digits' (default), 'digits-40', 'digit-subsets', 'cartpole', 'module:function'
     preset:str=None,      # a world by name: 'digits-cnn-loss', the paper's 'mnist-loss'; options change it
     runs:int=None,        # networks to train (default: 4096)
     saves:int=None,       # checkpoints to keep of each (default: 64)
@@ -118,6 +118,13 @@ def _behaviours(data, weight, task): # one for each width
     tasks = [task and resize_task(task, hidden_widths(d.store.layout.layers)) for d in data]
     return [behaviour_for(d, weight, task=own) for d, own in zip(data, tasks)]
 
+def _seconds_of_step(model, data, config, behaves, **how): # a mean over widths
+    from gpt_kit.gpt.presets import seconds_per_step
+    runs = [len(d.runs) for d in data]
+    seconds = [seconds_per_step(model, d, config, behaviour=b, layout=d.store.layout, **how)
+               for d, b in zip(data, behaves)]
+    return sum(n*s for n, s in zip(runs, seconds))/sum(runs)
+
 def _say_curves(model, curves):
     for name, curve in curves.items():
         told, given = (', '.join(f'{1 - share:.0%}' for share in curve[k][::9]) for k in ('told', 'given'))
@@ -140,13 +147,13 @@ def _train(
     metric:str=None,        # what to prompt it with: 'loss', 'error', 'return' (default: the task's first)
     preset:str=None,        # a world by name: 'digits-cnn-loss', the paper's 'mnist-loss'; options change it
     tokens:str=None,        # 'neuron' (default), 'layer' or 'chunk-256'
-    width:int=None,         # of a token, a multiple of heads (default: 192, or 128 for several hidden layers)
+    width:int=None,         # of a token, a multiple of heads (default: 96, or 128 for several hidden layers)
     depth:int=None,         # transformer blocks (default: 4)
-    heads:int=None,         # attention heads (default: 6, or 4)
+    heads:int=None,         # attention heads (default: 4)
     condition:str=None,     # how it is told prompts: 'adaptive' LayerNorm (default) or the paper's 'tokens'
-    steps:int=None,         # training steps (default: 2000, or 4500 for several hidden layers)
+    steps:int=None,         # training steps (default: 1600, or 4500 for several hidden layers)
     batch:int=None,         # pairs of checkpoints in each (default: 32, or 16)
-    lr:float=None,          # greatest learning rate (default: 0.003, or 0.002 for several hidden layers)
+    lr:float=None,          # greatest learning rate (default: 0.007, or 0.002 for several hidden layers)
     sampling:str=None,      # of pairs of checkpoints: 'even' over the metric (default) or 'paper'
     power:float=None,       # of 'even': how much good networks are favoured, 1 not at all (default: 2)
     behaviour:float=None,   # weight of what networks do, 0: off (default: 10, or 60 for CNNs)
@@ -159,7 +166,7 @@ def _train(
     import torch
     from gpt_kit.gpt.loop import SingleProcess, check_model_place, get_device
     from gpt_kit.gpt.model import GPT
-    from gpt_kit.gpt.presets import get_world, seconds_per_step, usual_world
+    from gpt_kit.gpt.presets import get_world, usual_world
     from gpt_kit.gpt.prepare import prepare_stores
     from gpt_kit.gpt.train import train_gpt
     from gpt_kit.networks.registry import task_or_family_of
@@ -174,14 +181,14 @@ def _train(
     if task: task = task_or_family_of(stores[0].info, task)
     world = get_world(preset) if preset else usual_world(stores[0], tokens or 'neuron', task, behaviour)
     data = prepare_stores(stores, f'test_{metric or world.metric}')
-    sizes = _given(tokens=tokens, width=width, depth=depth, heads=heads, condition=condition)
+    n = len(stores[0].info.get('family', ())) or None
+    sizes = _given(tokens=tokens, width=width, depth=depth, heads=heads, condition=condition, n_conditions=n)
     config = replace(world.training, **changes)
     pairs = dict(sampling=world.sampling, power=world.power) | _given(sampling=sampling, power=power)
     torch.manual_seed(seed)
     model = GPT(stores[0].layout.layers, **dict(metric_scale=data[0].metric_scale) | world.model | sizes)
     behaves = _behaviours(data, config.behaviour, task)
-    how = dict(sampling=pairs['sampling'], device=device, behaviour=behaves[0])
-    each = seconds_per_step(model, data[0], config, **how)
+    each = _seconds_of_step(model, data, config, behaves, sampling=pairs['sampling'], device=device)
     if engine.main: print(_training_costs(out, data, model, config, each))
     history = train_gpt(model, data, config, out, seed=seed, **pairs, device=device, engine=engine,
                         every=max(100, config.steps//100), behaviour=behaves, sampler=world.sampler)
@@ -197,6 +204,9 @@ def _condition(text): # '1,0' -> (1., 0.)
     try: return tuple(map(float, text.split(',')))
     except ValueError as e:
         raise UserError(f"a condition is numbers with commas between, such as 1,0,1, not {text!r}") from e
+
+def _dialled(ask, hidden, condition): # for another width, or another task of its family
+    return ask.at(hidden and _widths(hidden), condition=condition and _condition(condition))
 
 @command
 def _prompt(
@@ -221,8 +231,7 @@ def _prompt(
     from gpt_kit.networks.states import read_network
     check_ranges(sampler_steps=steps, updates=updates, seed=seed, guidance=guidance)
     if out: check_network_place(out, sources=(model_file(model), start))
-    ask = _load(model, device, task)
-    ask = ask.at(hidden and _widths(hidden), condition=condition and _condition(condition))
+    ask = _dialled(_load(model, device, task), hidden, condition)
     what, options = f"test {ask.metric} ({ask.info['metric']['unit']})", dict(seed=seed, steps=steps)
     if guidance:
         rows = unseen_starts(ask.task, 1, seed) if start is None else read_network(start, ask.layout)[None]
@@ -285,6 +294,8 @@ def _write_numbers(path, numbers):
 def _evaluate(
     model:str,          # a trained model: a file, or the name of one that comes with the kit
     starts:int=64,      # unseen networks to start from
+    hidden:str=None,    # neurons of hidden layers, such as 40 or 32-16 (default: as the model's own networks)
+    condition:str=None, # which task of a family, as numbers: 1,0,1,0,1,0,1,0,1,0
     seed:int=0,         # of the starts and the noise
     guidance:float=1.,  # how much to listen to the starts; 0: networks from noise alone
     steps:int=None,     # of the sampler (default: as the model's file says)
@@ -301,7 +312,7 @@ def _evaluate(
     from gpt_kit.networks.weights import measure
     check_ranges(starts=starts, start_seed=seed, sampler_steps=steps, opt_steps=opt_steps, guidance=guidance)
     if json: check_output(json, ('.json',), sources=(model_file(model), store))
-    ask = _load(model, device, task)
+    ask = _dialled(_load(model, device, task), hidden, condition)
     if store is not None: ask.same_task(Store(store))
     r = prompt_alignment(ask, n_starts=starts, seed=seed, steps=steps, guidance=guidance)
     best, second, baselines, unit = r['achieved'][:, 0], None, {}, ask.info['metric']['unit']

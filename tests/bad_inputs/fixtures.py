@@ -10,7 +10,8 @@ from safetensors.torch import save_file
 
 from gpt_kit.gpt.loop import TrainConfig
 from gpt_kit.gpt.model import GPT
-from gpt_kit.gpt.train import prepare_data, train_gpt
+from gpt_kit.gpt.prepare import prepare_data
+from gpt_kit.gpt.train import train_gpt
 from gpt_kit.networks import tasks
 from gpt_kit.networks.collect import Recipe, collect
 from gpt_kit.networks.store import Store
