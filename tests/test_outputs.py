@@ -320,6 +320,15 @@ def test_an_executed_notebook_is_replaced_when_the_new_one_has_run(tmp_path):
     said = [c.outputs[0].text for c in done.cells if c.id == 'c']
     assert said == ['3 True\n'] and {f.name for f in out.iterdir()} == {'one.ipynb', 'jobs.json'}
 
+def test_jobs_in_another_order_than_they_are_read_in(tmp_path):
+    "A lesson that is numbered late and run early has run when all are done, and none runs again."
+    jobs = [job_of(notebook(tmp_path/f'{name}.ipynb')) for name in ('02_late', '01_early')]
+    said, quiet = [], dict(progress=False)
+    log = run_jobs(jobs, {}, tmp_path/'out', say=lambda text: None, **quiet)
+    assert all(entry['key'] for entry in log.values())
+    run_jobs(jobs, {}, tmp_path/'out', say=said.append, **quiet)
+    assert not any('took' in line for line in said)
+
 @pytest.mark.parametrize('left', [None, '', '{"cells": [', '[]'])
 def test_what_papermill_left_half_written_replaces_nothing(left, tmp_path, monkeypatch):
     "Stopped before it began, or while it wrote: nothing is left that would be in the way of the next run."

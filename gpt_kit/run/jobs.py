@@ -288,9 +288,10 @@ def run_jobs(
             done = log.get(job.name, {}).get('key') == keys[job] and (out_dir/job.file).exists()
             if again or not done or chained and todo: todo.append(job)
         _announce(jobs, todo, log, say)
-        for job in todo:
+        for i, job in enumerate(todo):
+            ran = {before.name for before in todo[:i]}           # just now: they stay, whatever their number
             for name, entry in log.items():                      # what this job may change has to run again
-                later = reading_order(entry['file']) >= reading_order(job.file)
+                later = name not in ran and reading_order(entry['file']) >= reading_order(job.file)
                 if name == job.name or chained and later: entry['key'] = None
             write_json(out_dir/'jobs.json', log)
             t = time.perf_counter()
