@@ -4,8 +4,11 @@ import statistics
 import time
 from pathlib import Path
 
+import torch
+
 from gpt_kit.gpt.evaluate import prompt_alignment
 from gpt_kit.networks.files import write_whole
+from gpt_kit.networks.tasks import Task, mlp
 
 ROOT = Path(__file__).parents[1]
 BUILD = ROOT/'build'
@@ -18,6 +21,22 @@ def median_seconds(f, at_least=7, for_seconds=1.):
     while len(times) < at_least or sum(times) < for_seconds:
         t = time.perf_counter(); f(); times.append(time.perf_counter() - t)
     return statistics.median(times)
+
+
+def processor_medians(functions, repeats=7):
+    "Median processor seconds of calls of each, which take turns; one more of each warms up."
+    times = [[] for _ in functions]
+    for _ in range(repeats + 1):
+        for f, found in zip(functions, times):
+            t = time.process_time(); f(); found.append(time.process_time() - t)
+    return [statistics.median(found[1:]) for found in times]
+
+
+def random_mnist():
+    "A task of MNIST's size with random pictures, which cost the same."
+    g = torch.Generator().manual_seed(0)
+    def split(n): return torch.randn(n, 784, generator=g), torch.randint(10, (n,), generator=g)
+    return Task('random mnist', mlp((784, 10, 10)), split(60_000), split(10_000))
 
 
 def figures(file):

@@ -10,17 +10,15 @@ the paper's size take, and prints the commands.
 import sys
 
 import torch
-from common import figures, median_seconds, record
+from common import figures, median_seconds, random_mnist, record
 
 from gpt_kit.gpt.diffusion import linear_schedule, sample
 from gpt_kit.gpt.loop import TrainConfig, TrainState, train
 from gpt_kit.gpt.model import GPT
 from gpt_kit.gpt.presets import PRESETS, training_needs
-from gpt_kit.networks.collect import estimate, optimize
+from gpt_kit.networks.collect import estimate, optimize, sample_size
 from gpt_kit.networks.datasets import MNIST_RECIPE
-from gpt_kit.networks.layers import build_net
 from gpt_kit.networks.registry import get_task
-from gpt_kit.networks.tasks import Task
 from gpt_kit.networks.weights import Layout, start_rows
 
 GPU = torch.cuda.is_available()
@@ -85,18 +83,11 @@ def training(name, most):
     return model
 
 
-def random_mnist():
-    "MNIST's task with random pictures, which cost the same."
-    g = torch.Generator().manual_seed(0)
-    def split(n): return torch.randn(n, 784, generator=g), torch.randint(10, (n,), generator=g)
-    return Task('random mnist', build_net(PRESETS['mnist-loss'].layers), split(60_000), split(10_000))
-
-
 def collection(task):
-    "Runs collected in an hour by one core, training and measuring 200 checkpoints on all pictures."
+    "Runs collected in an hour by one core, training and measuring 200 checkpoints."
     torch.set_num_threads(1)
     for name, t in (('mnist-loss', task), ('cartpole', get_task(PRESETS['cartpole'].task))):
-        seconds = estimate(t, PRESETS[name].recipe, 64)['seconds']
+        seconds = estimate(t, PRESETS[name].recipe, 64, sample=sample_size(t))['seconds']
         record('bench', f'core: collecting {name}', runs_per_hour=64*3600/seconds)
 
 

@@ -11,7 +11,8 @@ _PLACES = dict(
     measure='networks.weights', Recipe='networks.collect', collect='networks.collect', Store='networks.store',
     Recorder='outside.imports', GPT='gpt.model',
     TrainConfig='gpt.loop', prepare_data='gpt.prepare', train_gpt='gpt.train', load='gpt.load',
-    starts='gpt.evaluate:unseen_starts', prompt_alignment='gpt.evaluate', Explorer='play.widgets')
+    starts='gpt.evaluate:unseen_starts', prompt_alignment='gpt.evaluate', Explorer='play.widgets',
+    record='run.comparison')
 __all__ = list(_PLACES)
 
 

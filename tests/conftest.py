@@ -19,6 +19,7 @@ from gpt_kit.gpt.loop import TrainConfig
 from gpt_kit.gpt.prepare import prepare_data
 from gpt_kit.gpt.train import train_gpt
 from gpt_kit.networks.collect import Recipe, collect
+from gpt_kit.networks.fetch import PICTURE_SETS
 from gpt_kit.networks.tasks import digits
 from gpt_kit.run import gallery
 
@@ -63,6 +64,14 @@ def model_file(store, tmp_path_factory):
     config = TrainConfig(steps=20, batch=16, warmup=5)
     train_gpt(model, prepare_data(store, 'test_loss'), config, file, progress=False)
     return file
+
+@pytest.fixture(scope='session')
+def fashion_folder():
+    "Where Debian puts the files of Fashion-MNIST."
+    folder = PICTURE_SETS['fashion'].installed
+    if not folder.exists():
+        pytest.skip("Fashion-MNIST is not installed here: on Debian, apt-get install dataset-fashion-mnist")
+    return folder
 
 @pytest.fixture(scope='session')
 def ask(model_file): return load(model_file)

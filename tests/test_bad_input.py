@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from urllib.error import URLError
 
 import pytest
 import torch
@@ -107,11 +108,12 @@ def test_a_task_that_is_not_there(kit, tmp_path, name, words):
     refused(kit('collect', tmp_path/'s', '--task', name), name, words)
 
 def test_a_data_set_that_is_not_there(kit, tmp_path, monkeypatch):
-    def fetch(*a, **kw): raise OSError('no network')
-    monkeypatch.setattr('sklearn.datasets.fetch_openml', fetch)
-    for name in ('mnist', 'cifar10'):
+    def nothing(*a, **kw): raise URLError('no network')
+    monkeypatch.setattr('sklearn.datasets.fetch_openml', nothing)
+    monkeypatch.setattr('gpt_kit.networks.fetch.urlopen', nothing)
+    for name, home in dict(mnist='googleapis.com: no network', cifar10='openml.org').items():
         monkeypatch.setattr(f'gpt_kit.networks.datasets.{name}.__defaults__', (tmp_path,))
-        refused(kit('collect', tmp_path/'s', '--task', name), 'put', str(tmp_path), 'openml.org')
+        refused(kit('collect', tmp_path/'s', '--task', name), 'put', str(tmp_path), home)
 
 def test_neuron_tokens_need_a_hidden_layer(kit, tmp_path):
     "A linear classifier has no hidden neurons: refused by name, and learned in chunks."

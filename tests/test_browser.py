@@ -159,11 +159,10 @@ WATCH = """g => {
   const look = () => ({achieved: point('xy')?.getAttribute('transform'),
                        landscape: point('x2y2')?.getAttribute('transform'),
                        weights: g.querySelectorAll('.heatmaplayer image')[1]?.getAttribute('href')});
-  let moved, before = look();
-  window.seen = [];
-  addEventListener('pointermove', e => { if (!moved) { moved = e.timeStamp; before = look(); } }, true);
-  window.again = () => { moved = null; window.times = {}; };
-  window.again();
+  let moved, awaited, before = look();
+  const begin = e => { if (!moved && e.type === awaited) { moved = e.timeStamp; before = look(); } };
+  for (const event of ['pointermove', 'click']) addEventListener(event, begin, true);
+  window.again = event => { moved = null; awaited = event; window.times = {}; };
   new MutationObserver(() => {
     if (!moved) return;
     const now = look();
@@ -172,13 +171,18 @@ WATCH = """g => {
   }).observe(g, {subtree: true, childList: true, attributes: true});
 }"""
 
+def watch(widget):
+    "From now on the page keeps when something changes in a figure after the event that `again` names."
+    if not widget.page.evaluate("'again' in window"):
+        widget.locator('.js-plotly-plot').first.evaluate(WATCH)
+
 @alone
 @pytest.mark.parametrize('guidance, n', [(1, 30), (.5, 12)])
 def test_latency(play, guidance, n):
     "From the mouse's move to the changed plot, in the page: median 300 ms, 1 s for the landscape's point."
     widget = output(play, 'explorer = Explorer(')
     assert until(play, lambda: 'z' in data(widget)[5]), 'the landscape is mapped'
-    if not play.evaluate("'again' in window"): widget.locator('.js-plotly-plot').first.evaluate(WATCH)
+    watch(widget)
     def press(key, times=1):
         handle(widget, 'listens to the start').focus()
         for _ in range(times): play.keyboard.press(key)
@@ -187,7 +191,7 @@ def test_latency(play, guidance, n):
     x, y = grab(play, widget, 'prompt')
     times = dict(achieved=[], weights=[], landscape=[])
     for i in range(n):
-        play.evaluate('window.again()')
+        play.evaluate("window.again('pointermove')")
         play.mouse.move(x + 4*(i*7 % 23) + 4, y)
         play.wait_for_function("'achieved' in window.times", timeout=5000)
         play.wait_for_timeout(500)
@@ -202,6 +206,43 @@ def test_latency(play, guidance, n):
     found = {k: dict(median=median[k], worst=round(max(t)), moves=len(t)) for k, t in times.items()}
     record(**{f'{k}{how}_ms': v for k, v in found.items()})
     assert median['achieved'] <= 300 and median['weights'] <= 300 and median['landscape'] <= 1000
+
+def choose_model(widget, name):
+    before = data(widget)[5].get('z')
+    widget.locator('select').first.select_option(name)
+    def mapped(): return is_still(widget) and data(widget)[5].get('z') not in (None, before)
+    assert until(widget.page, mapped, 60)
+
+def is_still(widget):
+    "Has the explorer's work come to its end, with a landscape?"
+    busy = widget.locator('button:text-is("cancel")').is_visible()
+    return not busy and 'z' in data(widget)[5]
+
+@pytest.fixture
+def subsets(play):
+    "The explorer with the model of all subsets of the digits; afterwards with its usual one."
+    widget = output(play, 'explorer = Explorer(')
+    choose_model(widget, 'digit-subsets')
+    yield widget
+    choose_model(widget, MODEL.stem)
+
+@alone
+def test_ticks(play, subsets):
+    "From a tick in one of the ten boxes to the new network on the page: median 300 ms."
+    watch(subsets)
+    boxes, times = subsets.get_by_role('checkbox'), []
+    assert boxes.count() == 10
+    for i in range(12):
+        play.evaluate("window.again('click')")
+        boxes.nth(i*3 % 10).click()
+        play.wait_for_function("['achieved', 'weights'].every(k => k in window.times)", timeout=5000)
+        times.append(play.evaluate('Math.max(window.times.achieved, window.times.weights)'))
+        assert until(play, lambda: is_still(subsets))
+        play.wait_for_timeout(700)
+    screenshot(subsets, 'explorer-subsets')
+    median = round(statistics.median(times))
+    record(tick_ms=dict(median=median, worst=round(max(times)), ticks=len(times)))
+    assert median <= 300
 
 def reading(widget, label):
     "The number beside a slider."

@@ -6,18 +6,20 @@ import pickle
 import shutil
 import struct
 import tarfile
+from urllib.error import URLError
 
 import numpy as np
 import pytest
 import torch
 
 from gpt_kit.gpt.presets import PRESETS
-from gpt_kit.networks import datasets
+from gpt_kit.networks import datasets, fetch
 from gpt_kit.networks.checks import UserError
 from gpt_kit.networks.collect import Recipe, collect
-from gpt_kit.networks.datasets import (CIFAR10_1_FILES, CIFAR_ARCHIVE, CIFAR_BATCHES, CIFAR_FOLDER,
-                                       MNIST_FILES, cifar10, mnist, read_cifar10, read_cifar_batch, read_idx,
+from gpt_kit.networks.datasets import (CIFAR10_1_FILES, CIFAR_ARCHIVE, CIFAR_BATCHES, CIFAR_FOLDER, cifar10,
+                                       mnist, read_cifar10, read_cifar_batch, read_idx,
                                        shifted_and_mirrored)
+from gpt_kit.networks.fetch import MNIST_FILES
 from gpt_kit.networks.registry import get_task
 from gpt_kit.networks.weights import Layout
 
@@ -27,8 +29,9 @@ SIZES = 30, 12  # training and test pictures of the small MNIST
 @pytest.fixture(autouse=True)
 def no_network(monkeypatch):
     "No test of this file reaches for the network."
-    def fetch(*a, **kw): raise OSError('no network')
-    monkeypatch.setattr('sklearn.datasets.fetch_openml', fetch)
+    def nothing(*a, **kw): raise URLError('no network')
+    monkeypatch.setattr('sklearn.datasets.fetch_openml', nothing)
+    monkeypatch.setattr(fetch, 'urlopen', nothing)
 
 def one_sentence(f, *words):
     with pytest.raises(UserError) as e: f()
@@ -59,14 +62,23 @@ def change(raw, i, f):
 
 def test_mnist_is_read(mnist_raw):
     task = mnist(mnist_raw)
-    assert [len(y) for _, y in (task.train, task.test)] == [*SIZES] and task.test2 is None
+    assert [len(y) for _, y in (task.train, task.test, task.test2)] == [25, 12, 5]      # a sixth is set aside
     assert task.image == (1, 28, 28) and Layout(task.layers).D == 7960
     assert torch.allclose(task.train[0].mean(0), torch.zeros(784), atol=1e-5)
-    assert abs(task.train[0].std() - 1) < 1e-3
+    assert abs(task.train[0].std() - 1) < 1e-5
+    assert task.test2[1].tolist() == [5, 6, 7, 8, 9]
     file, = (mnist_raw/'mnist').glob(MNIST_FILES[0] + '*')
     pixels = torch.tensor(read_idx(file)[:, 3, 5]/255)
-    a, b = task.train[0][:, 3*28 + 5], pixels - pixels.mean()
+    a = torch.cat([task.train[0], task.test2[0]])[:, 3*28 + 5]
+    b = pixels - pixels[:25].mean()
     assert torch.allclose(a/a.norm(), (b/b.norm()).float(), atol=1e-5)
+
+def test_read_once_and_other_files_anew(mnist_raw):
+    task = mnist(mnist_raw)
+    assert mnist(mnist_raw) is task
+    change(mnist_raw, 1, lambda old: old)
+    again = mnist(mnist_raw)
+    assert again is not task and again.fingerprint == task.fingerprint
 
 def test_found_by_name_and_collected(mnist_raw, monkeypatch, tmp_path):
     monkeypatch.setattr(datasets.mnist, '__defaults__', (mnist_raw,))
@@ -106,28 +118,27 @@ def test_an_idx_file_that_promises_the_world(tmp_path):
 
 def test_one_file_is_missing(mnist_raw):
     next((mnist_raw/'mnist').glob(MNIST_FILES[2] + '*')).unlink()
-    one_sentence(lambda: mnist(mnist_raw), MNIST_FILES[0], MNIST_FILES[2], 'alone')
+    one_sentence(lambda: mnist(mnist_raw), f'put {MNIST_FILES[2]}.gz, gzipped or not', 'no network')
 
 @pytest.mark.parametrize('make, words', [
-    (mnist, [*MNIST_FILES, 'mnist', 'OSError']), (cifar10, [CIFAR_ARCHIVE, CIFAR_FOLDER])],
+    (mnist, [*MNIST_FILES, 'mnist', 'no network']), (cifar10, [CIFAR_ARCHIVE, CIFAR_FOLDER])],
     ids=['mnist', 'cifar10'])
 def test_nothing_there_and_no_network(tmp_path, make, words):
     one_sentence(lambda: make(tmp_path), tmp_path, 'put', *words)
 
-@pytest.mark.parametrize('make, n, pixels', [(mnist, 60000, 784), (cifar10, 50000, 3072)],
-                         ids=['mnist', 'cifar10'])
-def test_fetched_from_openml(tmp_path, monkeypatch, make, n, pixels):
+def test_fetched_from_openml(tmp_path, monkeypatch):
     """As scikit-learn gives it: numbers as floats, labels as text, training pictures first.
 
     The real sizes matter for the cut, so most rows are views of one."""
-    def fetch(name, version, as_frame, return_X_y, data_home):
+    n, pixels = 50000, 3072
+    def openml(name, version, as_frame, return_X_y, data_home):
         few = G.integers(0, 256, (40, pixels)).astype(np.float32)
         X = np.concatenate([few, np.broadcast_to(few[:1], (n - 30, pixels))])
         return X, np.array([str(i % 10) for i in range(n + 10)])
     def black(train, others, each_pixel): return [torch.zeros(len(p), pixels) for p in (train, *others)], None
-    monkeypatch.setattr('sklearn.datasets.fetch_openml', fetch)
+    monkeypatch.setattr('sklearn.datasets.fetch_openml', openml)
     monkeypatch.setattr(datasets, 'standardize_pictures', black)
-    task = make(tmp_path)
+    task = cifar10(tmp_path)
     assert [len(y) for _, y in (task.train, task.test)] == [n, 10] and task.train[1][13] == 3
 
 # CIFAR-10

@@ -188,7 +188,8 @@ def plain_pictures(*shape):
 
 def test_the_tasks_scale_as_theirs_did(monkeypatch):
     "One mean for MNIST, one for each channel of CIFAR-10; the tasks are found by their names."
-    monkeypatch.setattr(datasets, 'read_mnist', lambda raw: plain_pictures(28, 28))
+    monkeypatch.setattr(datasets, 'find_pictures', lambda name, raw: name)
+    monkeypatch.setattr(datasets, 'read_pictures', lambda files: plain_pictures(28, 28))
     monkeypatch.setattr(datasets, 'read_cifar10', lambda raw: plain_pictures(3, 32, 32))
     mnist, cifar10 = (get_task(released.RELEASED_TASKS[n]) for n in ('mnist', 'cifar10'))
     assert mnist.name == 'mnist-released' == datasets.released_mnist().name

@@ -8,7 +8,7 @@ __all__ = ['Answer', 'Prompter', 'recursive']
 # %% ../../nbs/gpt/05_prompt.ipynb #imports
 import warnings
 from collections.abc import Callable, Iterator
-from functools import cached_property, partial
+from functools import cached_property, lru_cache, partial
 
 import numpy as np
 import torch
@@ -68,7 +68,12 @@ class Answer:
         return f"Answer({len(self)} networks, test {self.ask.metric} {mean:.4g} ± {spread:.2g})"
 
 # %% ../../nbs/gpt/05_prompt.ipynb #prompter
+@lru_cache(maxsize=64)
+def _row_noise(D, draw, seed): return normal_noise((1, D), draw, seed=seed)
+
 def _noise_of(noise, first, shape, seed, draws, n): # (K, D) of answers from the first on, n-th draw
+    if noise is None and (first, shape[0]) == (0, 1):     # a slider that moves asks with the same again
+        return _row_noise(shape[1], draws + n, seed).clone()
     if noise is None: return normal_noise(shape, draws + n, seed=seed, first=first)
     if n == 0: return noise[first:first + shape[0]].float()
     return normal_noise((1, shape[1]), draws + n, seed=seed).expand(shape)    # that of answer 0

@@ -56,6 +56,7 @@ def read_index(
                         f"{VERSION}; delete {path} and make it anew with: {again}")
     check_form(file, index, INDEX_FORM, advice)
     check_form(file, index.get('family', []), [str], advice)
+    check_form(file, {'train_sample': 1, **index}, dict(train_sample=int), advice)
     check_layers(file, index['layers'], advice)
     if all(k.isdecimal() for k in index['shards']): return index
     raise UserError(f"{file} has shards whose names are no numbers; {advice}")

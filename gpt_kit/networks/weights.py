@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PIXEL_STD', 'Layout', 'to_row', 'as_module', 'start_row', 'start_rows', 'batched_linear', 'batched_conv',
-           'first_outputs', 'forward', 'batch_sizes', 'measure', 'predict_logits', 'weight_scale']
+           'first_outputs', 'forward', 'batch_sizes', 'sampled_inputs', 'measure', 'predict_logits', 'weight_scale']
 
 # %% ../../nbs/networks/02_weights.ipynb #imports
 import json
@@ -182,7 +182,18 @@ def batch_sizes(
     if layout.layers[0][0] == 'Image': sizes = sizes[1:]
     room = 2**(19 if device == 'cpu' else 28)//max(sizes)
     K = max(16, room//N)
-    return K, min(N, max(1, room//K))
+    most = 1024 if device == 'cpu' else N   # more of them don't stay in the innermost cache
+    return K, min(N, most, max(1, room//K))
+
+def sampled_inputs(
+    x:Tensor,    # (n_in, N)
+    y:Tensor,    # (N,)
+    n:int|None,  # how many; None: all
+)->tuple[Tensor,Tensor]: # (n_in, n) and (n,)
+    "A fixed random sample of some inputs and labels, or all of them where there are no more."
+    if n is None or n >= len(y): return x, y
+    ix = torch.randperm(len(y), generator=torch.Generator().manual_seed(0))[:n].sort().values
+    return x.T[ix].T, y[ix]
 
 def measure(
     task:Task,
@@ -190,6 +201,7 @@ def measure(
     split:str='test',     # 'train', 'test' or 'test2'
     *,
     metrics:Iterable[str]|None=None,  # names (default: all of the task)
+    sample:int|None=None, # inputs to measure on, the same ones each time (default: all)
 )->dict:                  # name -> (K,)
     "The task's metrics for K networks on one of its splits."
     if split not in task.inputs:
@@ -199,7 +211,7 @@ def measure(
     if task.game:
         values = task.game.mean_return(task, layout.check(rows), split)
         return {name: v.float() for name, v in values.items() if name in names}
-    x, y = (t.to(rows.device) for t in task.inputs[split])
+    x, y = (t.to(rows.device) for t in sampled_inputs(*task.inputs[split], sample))
     K, N = batch_sizes(layout, len(y), rows.device.type)
     values = {name: [] for name in names}
     with torch.inference_mode():

@@ -44,9 +44,9 @@ def start_ray(
     raise UserError(f"Ray did not start ({type(error).__name__}: {what}); "
                     "is there a cluster at RAY_ADDRESS, or memory for one here?") from error
 
-def _make_shard(task, seeds, recipe, threads, device): # in a worker
+def _make_shard(task, seeds, recipe, threads, how): # in a worker
     torch.set_num_threads(threads)
-    return shard_tensors(task, seeds, recipe, device=device)
+    return shard_tensors(task, seeds, recipe, **how)
 
 def _finished(ray, k, shard): # its tensors
     try: return ray.get(shard)
@@ -63,9 +63,10 @@ def ray_shards(
 )->Callable:         # as `collect.local_shards`
     "Shards as tasks of a Ray cluster. Raises UserError when a shard's worker dies again and again."
     check_ranges(ray=workers, threads=threads)
-    def make_shards(task:Task|Family, shards:dict, recipe:Recipe, *, device:str='cpu')->Iterator:
+    def make_shards(task:Task|Family, shards:dict, recipe:Recipe, *, device:str='cpu', **how)->Iterator:
         if not shards: return
         ray, stop = start_ray(workers*threads)
+        how.update(device=device)
         needs = dict(num_cpus=threads, num_gpus=int(device.startswith('cuda')))
         try:
             make, sent = ray.remote(max_retries=5, **needs)(_make_shard), ray.put(task)
@@ -73,7 +74,7 @@ def ray_shards(
             while waiting or under_way:
                 while waiting and len(under_way) < workers:
                     k = waiting.pop(0)
-                    under_way[make.remote(sent, shards[k], recipe, threads, device)] = k
+                    under_way[make.remote(sent, shards[k], recipe, threads, how)] = k
                 ready = ray.wait(list(under_way))[0][0]
                 k = under_way.pop(ready)
                 yield k, _finished(ray, k, ready)

@@ -91,9 +91,10 @@ def fit_prompt(
     value = first_prompt(ask) if afresh else low + share*(high - low)
     prompt.description = prompt_label(ask)
     if not afresh and (prompt.min, prompt.max) == (low, high): return
-    prompt.min, prompt.max = min(low, prompt.min), max(high, prompt.max)
-    prompt.value = value
-    prompt.min, prompt.max, prompt.step = low, high, (high - low)/200
+    with prompt.hold_sync():                               # one message to the page
+        prompt.min, prompt.max = min(low, prompt.min), max(high, prompt.max)
+        prompt.value = value
+        prompt.min, prompt.max, prompt.step = low, high, (high - low)/200
 
 # %% ../../nbs/play/09_controls.ipynb #listen
 LISTENING = "0: noise alone, 1: the start's own future"

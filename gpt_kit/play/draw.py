@@ -289,7 +289,7 @@ def draw_legend(fig:Drawing, name:str, *marks:str)->None:
     cell, shown = fig.cells[name], [MARKS[mark] for mark in marks]
     words = [f'<span style="color:{colour}">{text}</span>' for _, colour, text in shown]
     x, y = (fig.layout[axis + cell]['domain'] for axis in ('xaxis', 'yaxis'))
-    fig._note('   '.join(words), sum(x)/2, y[0], yshift=-38, yanchor='top', font=dict(size=12))
+    fig._note('   '.join(words), sum(x)/2, y[0], yshift=-42, yanchor='top', font=dict(size=12))
 
 def draw_map(
     fig:Drawing,

@@ -256,7 +256,7 @@ def _draw_progress(fig, m, d, i, prompt): # the metric of both networks at each 
     fig.axes('metric', dict(title='sampling step'), y)
     x, y = (fig.layout[axis + fig.cells['metric']]['domain'] for axis in ('xaxis', 'yaxis'))
     words = '● guess   ┈ noised   – – prompt'
-    fig.note(words, sum(x)/2, y[0], yshift=-38, yanchor='top', font=dict(size=12))
+    fig.note(words, sum(x)/2, y[0], yshift=-42, yanchor='top', font=dict(size=12))
 
 def draw_denoising(
     ask:Prompter,

@@ -179,7 +179,7 @@ def draw_explorer(view:ExplorerView)->Drawing:
                   start='first layer: the start' + ', not listened to'*(not v.guidance),
                   answer='the generated network', digits='what it says to test inputs',
                   run=f'{who}, {step} steps' if step == v.step else f'{who} is running')
-    fig = Drawing(PANELS, titles, height=640, space=.05, heights=(5, 4))
+    fig = Drawing(PANELS, titles, height=640, heights=(5, 4))
     has = v.metric if v.guidance else None
     draw_prompts(fig, 'prompts', m, v.tried, seen=v.ask.seen, best=v.ask.best, start=has)
     _draw_place(fig, v, m)

@@ -72,7 +72,7 @@ def _collect(
 ):
     "Train many small networks and keep their checkpoints."
     from gpt_kit.gpt.loop import get_device
-    from gpt_kit.networks.collect import collect, default_recipe, estimate, local_shards
+    from gpt_kit.networks.collect import collect, default_recipe, estimate, local_shards, sample_size
     from gpt_kit.networks.registry import get_task_or_family, known_task_or_family
     from gpt_kit.networks.store import shard_fault
     from gpt_kit.outside.cluster import ray_shards
@@ -88,8 +88,11 @@ def _collect(
     for k, shard in there['shards'].items():
         if not shard_fault(path, there, int(k), digest=False): left -= shard['runs']
     if left > 0:
-        cost, more = estimate(t, recipe, left, device=device), f' more of {runs}' if left < runs else ''
-        print(f"{left} runs{more} of {t.name}, {recipe.n_saves} checkpoints each: "
+        sample = there.get('train_sample') if 'fingerprint' in there else sample_size(t)
+        cost = estimate(t, recipe, left, device=device, sample=sample)
+        more = f' more of {runs}' if left < runs else ''
+        on = f", train metrics on {sample:,} inputs" if sample else ''
+        print(f"{left} runs{more} of {t.name}, {recipe.n_saves} checkpoints each{on}: "
               f"about {duration_text(cost['seconds'])} and {size_text(cost['bytes'])} in {path}")
     else: print(f"all {runs} runs are there; checking them")
     make_shards = ray_shards(ray) if ray else local_shards

@@ -22,7 +22,7 @@ from ..gpt.noise import normal_noise
 from ..gpt.prompt import Prompter
 from ..gpt.prepare import TrainData
 from ..networks.checks import UserError
-from ..networks.collect import Recipe, run_seeds, shard_tensors
+from ..networks.collect import Recipe, run_seeds, sample_size, shard_tensors
 from ..networks.tasks import Task, cross_entropy, error_percent
 from ..networks.weights import Layout, measure
 from ..pdiff.compare import soup
@@ -249,7 +249,8 @@ def measure_costs(
     trial:int=64,    # runs to collect for the measurement
 )->dict:             # name -> processor seconds, or a number of networks
     "What comes before the first network from noise, and when that is paid back."
-    collect = make_timed(lambda: shard_tensors(ask.task, run_seeds(2**9, trial), recipe)['weights'])
+    seeds, sample = run_seeds(2**9, trial), sample_size(ask.task)
+    collect = make_timed(lambda: shard_tensors(ask.task, seeds, recipe, sample=sample)['weights'])
     trained, drawn = pools[FRESH].seconds, pools[FROM_NOISE].seconds
     out = {'collecting': collect.seconds/trial*ask.info['runs'], 'training the model': training}
     once, most = sum(out.values()), max(trained)

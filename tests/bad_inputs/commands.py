@@ -64,9 +64,9 @@ OPTIONS = dict(
                                ['wide', 'none', 'm.safetensors', 'note.txt', 'd.safetensors']),
                   json=Values(['e.json', 'a b/e.json'],
                               ['d.safetensors', 'note.txt/e.json', 'm.safetensors', 'store'])),
-    export={}, report={})
+    data={}, export={}, report={})
 SHORT = dict(collect=dict(task='digits-2', runs=2, saves=3, epochs=1), prompt=dict(steps=1), calibrate={},
-             train=dict(width=8, depth=1, heads=2, steps=1, batch=4), export={}, report={},
+             train=dict(width=8, depth=1, heads=2, steps=1, batch=4), data={}, export={}, report={},
              evaluate=dict(starts=1, steps=1, opt_steps=1))          # so that it is done in a moment
 PLACES = dict(         # for each word that a command needs: good ones, bad ones
     collect=[(['s', 'a b/ü s'], ['note.txt', 'm.safetensors', 'note.txt/s', 'x' * 300])],
@@ -85,6 +85,7 @@ PLACES = dict(         # for each word that a command needs: good ones, bad ones
     export=[(['store', './store/'], ['none', 'note.txt', 'd.safetensors', '']),
             (['t.csv', 'a b/ü.csv'],
              ['t.txt', 't', '', 'd.csv', 'note.txt/t.csv', 'store/index.json', 'store'])],
+    data=[(['mnist', 'fashion'], ['minst', 'Mnist', 'cifar10', 'digits', '', '../mnist', 'n' * 300])],
     report=[(None, None)])
 WRITES = dict(collect=0, train=1, export=1)                          # which word is the output
 
