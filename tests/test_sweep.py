@@ -90,9 +90,9 @@ def test_names_of_runs_are_names_of_files(texts):
 
 def test_a_forecast_invents_nothing():
     assert not re.search('about|minute', forecast(9, []))
-    assert 'about 8 minutes by the clock' in forecast(8, [50., 70.]) and '60.0 s' in forecast(8, [50., 70.])
-    assert 'about 5 minutes' in forecast(9, [60.], jobs=2) and 'about 40 seconds' in forecast(4, [10.])
-    assert 'about 2.5 hours' in forecast(9, [1000.])
+    assert 'about 8 min by the clock' in forecast(8, [50., 70.]) and '60.0 s' in forecast(8, [50., 70.])
+    assert 'about 5 min' in forecast(9, [60.], jobs=2) and 'about 40 s' in forecast(4, [10.])
+    assert 'about 2.5 h' in forecast(9, [1000.])
 
 # A sweep
 
@@ -217,7 +217,10 @@ def test_an_interruption(tmp_path):
     try:
         assert p.stdout.readline().startswith('4 runs of one; 4 to go')
         assert p.stdout.readline().startswith('seed=0 took')
-        while not (out/'.seed=2.json').exists(): time.sleep(.05)                 # 1 and 2 run
+        end = time.monotonic() + 120
+        while not (out/'.seed=2.json').exists():                                  # 1 and 2 run
+            assert p.poll() is None and time.monotonic() < end
+            time.sleep(.05)
         kernels = psutil.Process(p.pid).children(recursive=True)
         with pytest.raises(UserError, match=f'by process {p.pid}'): WriteLock(out/'.gpt-kit.lock', out)
         p.send_signal(signal.SIGINT)
@@ -341,3 +344,13 @@ def test_points_of_a_grid(tmp_path):
     names = [f'seed={seed},sizes=[{size}]' for seed in (3, 1) for size in (1, 2)]
     assert [point.name for point in points] == names
     assert list(points.values())[1] == dict(seed=3, sizes=[2], width=7)
+
+def test_a_value_may_name_its_run(tmp_path):
+    job = job_of(notebook(tmp_path/'one.ipynb'))
+    points = grid_points(job, dict(seed=['0', '1']), dict(told='models/{point}'))
+    assert [point['told'] for point in points.values()] == ['models/seed=0', 'models/seed=1']
+
+def test_files_of_two_runs_differ(tmp_path):
+    "Also on disks that don't tell capitals."
+    job = job_of(notebook(tmp_path/'one.ipynb'))
+    with pytest.raises(UserError, match='the same name'): grid_points(job, dict(told=['a', 'A']), {})

@@ -50,7 +50,7 @@ def given_parameters(
 @command
 def _run(
     notebooks:list,   # paths such as nbs/gpt/04_train.ipynb, or names: gpt/train, gpt, course
-    p:list=(),        # a parameter and its value, or several, as 0,1,2, to try each; may be repeated
+    p:list=(),        # a parameter and its value, or several, as 0,1,2 ('"a, b"' is one); may be repeated
     file:str=None,    # YAML file of parameters: a name such as gpt/train, below it name: value
     out:str=None,     # where the executed notebooks go (default: build/notebooks, or build/sweeps/NAME)
     again:bool=False, # also run what has run already with the same code and parameters

@@ -223,12 +223,13 @@ class LiveBar:
 
     def flush(self): pass
 
-KERNELS = weakref.WeakSet()   # that were started here
+KERNELS = []   # weak references to those that were started here
 
 def stop_kernels()->None:
     "End every kernel that was started here and still runs; its notebook fails."
-    for kernel in list(KERNELS):
-        if kernel.has_kernel: kernel.provisioner.process.kill()
+    for kernel in [reference() for reference in list(KERNELS)]:
+        process = getattr(getattr(kernel, 'provisioner', None), 'process', None)
+        if process: process.kill()
 
 def own_kernel()->type:
     "Kernels of this very interpreter, whatever kernelspecs are installed."
@@ -238,7 +239,7 @@ def own_kernel()->type:
         def __init__(self, **options):
             super().__init__(**options)
             self.kernel_spec_manager = KernelSpecManager(kernel_dirs=[])
-            KERNELS.add(self)
+            KERNELS.append(weakref.ref(self))
     return OwnKernel
 
 def execute(
@@ -285,7 +286,7 @@ def check_places(
     out_dir:Path,  # where the executed notebooks will go
 )->None:
     "Raises UserError when an executed notebook would replace what is read, another one, or somebody else's."
-    places, read = {}, [job.path for job in jobs]
+    places, read = {}, {job.path for job in jobs}
     for job in jobs:
         file = check_output(out_dir/job.file, sources=read)
         if job.file in places:
