@@ -112,8 +112,8 @@ def forecast(
     if not n: return 'none to go'
     if not took: return f'{n} to go; how long that takes is known when the first is done'
     each = sum(took)/len(took)
-    return (f'{n} to go: about {duration_text(each*math.ceil(n/jobs))} by the clock, if each takes as long as '
-            f'those that are done, {each:.1f} s')
+    about = duration_text(each*math.ceil(n/jobs))
+    return f'{n} to go: about {about} by the clock, if each takes as long as those that are done, {each:.1f} s'
 
 # %% ../../nbs/run/09_sweep.ipynb #run-sweep
 def _timed(job, out, parameters, **how): # seconds, and why it failed
