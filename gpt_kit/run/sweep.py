@@ -113,7 +113,8 @@ def forecast(
     if not took: return f'{n} to go; how long that takes is known when the first is done'
     each = sum(took)/len(took)
     about = duration_text(each*math.ceil(n/jobs))
-    return f'{n} to go: about {about} by the clock, if each takes as long as those that are done, {each:.1f} s'
+    if_so = f'if each takes as long as those that are done, {each:.1f} s'
+    return f'{n} to go: about {about} by the clock, {if_so}'
 
 # %% ../../nbs/run/09_sweep.ipynb #run-sweep
 def _timed(job, out, parameters, **how): # seconds, and why it failed
