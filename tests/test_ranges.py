@@ -153,8 +153,8 @@ def test_others_that_take_numbers(task, tmp_path):
 
 # Commands
 
-WORDS = dict(collect=['store'], train=['nowhere', 'm.safetensors'], prompt=['digits-loss', '1'],
-             calibrate=['digits-loss', 'nowhere'], evaluate=['digits-loss'],
+WORDS = dict(run=['gpt/train'], collect=['store'], train=['nowhere', 'm.safetensors'],
+             prompt=['digits-loss', '1'], calibrate=['digits-loss', 'nowhere'], evaluate=['digits-loss'],
              **{'import': ['gpt-model', 'mnist_loss.pt']})
 # what counts as nothing given, or may be anything
 FINE = {('collect', 'ray', 0), ('train', 'behaviour', 0), ('import', 'best', 0), ('import', 'best', -1),

@@ -275,7 +275,7 @@ def test_what_makes_no_sense_is_refused(tmp_path, capsys):
     refused(capsys, [nb, '-p', 'seed', '1,2,01', *to], 'seed has the value 1 twice')
     refused(capsys, [bare, *two, *to], 'no parameters cell', 'bare.ipynb')
     refused(capsys, [nb, other, *two, *to], 'a sweep is of one notebook', '2')
-    refused(capsys, [nb, *two, '--jobs', 0, *to], '--jobs 1 or more')
+    refused(capsys, [nb, *two, '--jobs', 0, *to], 'number of notebooks at once')
     refused(capsys, [nb, '--jobs', 2, *to], '--jobs is for a sweep')
     refused(capsys, [tmp_path/'no.ipynb', *two, *to], 'there is no notebook')
     assert not out.exists()

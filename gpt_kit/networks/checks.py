@@ -51,6 +51,7 @@ RANGES = dict(
     n_steps=Range(0, 10**9, 'number of gradient steps'),
     ray=Range(0, 4096, 'number of processes of Ray'),
     threads=Range(1, 4096, 'number of threads'),
+    jobs=Range(1, 4096, 'number of notebooks at once'),
     collection_seed=Range(0, 2**10 - 1, 'seed of a collection'),
     neurons=Range(1, 2**16, 'number of neurons in a layer'),
     # of a training

@@ -21,7 +21,7 @@ from fastcore.script import anno_parser
 
 import gpt_kit
 import gpt_kit.run.exchange    # registers its commands
-from ..networks.checks import UserError, check_output, closest
+from ..networks.checks import UserError, check_output, check_ranges, closest
 from .model_commands import COMMANDS, command
 
 # %% ../../nbs/run/01_commands.ipynb #run
@@ -59,6 +59,7 @@ def _run(
     "Run notebooks as batch jobs, one after another, or one of them with many values."
     from gpt_kit.run.jobs import find_jobs, run_jobs
     from gpt_kit.run.sweep import run_sweep, split_values
+    check_ranges(jobs=jobs)
     found, values = find_jobs(notebooks), {name: split_values(text) for name, text in p}
     given = given_parameters(found, [(name, values[name][0]) for name, _ in p], file)
     grid = {name: several for name, several in values.items() if len(several) > 1}

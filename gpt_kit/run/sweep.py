@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from itertools import product
 from pathlib import Path
 
-from ..networks.checks import UserError, check_output
+from ..networks.checks import UserError, check_output, check_ranges
 from ..networks.files import BYSTANDERS, WriteLock, sweep
 from .comparison import write_sweep
 from .jobs import Job, NotebookError, check_places, code_key, execute, package_key, read_or_empty
@@ -185,7 +185,7 @@ def run_sweep(
 
     Raises UserError for what makes no sense, before anything runs, or when a run failed, at the end."""
     points, out = grid_points(job, grid, fixed), check_output(out, folder=True)
-    if jobs < 1: raise UserError(f"{jobs} notebooks at once make no progress; give --jobs 1 or more")
+    check_ranges(jobs=jobs)
     if progress is None: progress = sys.stderr.isatty()
     with WriteLock(out/LOCK, f'the folder {out}'):
         runs = read_sweep(out, job)

@@ -21,7 +21,7 @@ VALUES = {  # type -> (text as it is given, what it means)
     'dict': [('{a: 1}', {'a': 1}), ('{}', {}), ('{a: [1, 2], b: {c: x}}', {'a': [1, 2], 'b': {'c': 'x'}})]}
 WRONG = {
     'int': ['abc', '1.5', '', 'nan', 'inf', '1e3', '[1]', 'true', 'None', '0x10', '½'],
-    'float': ['abc', '', 'nan', 'inf', '-inf', '1e999', '[1]', 'true', '1,5', 'NaN'],
+    'float': ['abc', '', 'nan', 'inf', '-inf', '1e999', '[1]', 'true', '1;5', 'NaN'],
     'bool': ['1', '0', 'maybe', '', '[true]', '{}', 'null', '2.5'],
     'list': ['{a: 1}', '3', 'abc', '', '[', '[nan', '[1, .nan]', '[.inf]', 'null',
              '!!python/object:os.system [1]', '&a [*a]'],
