@@ -41,7 +41,7 @@ lab: $(READY) ## JupyterLab on the lessons, for this machine alone
 bench: $(READY) ## beside the fastest plain PyTorch; a table, and build/bench.json
 	@$(BIN)/python bench/run.py
 
-figures: $(READY) ## the figures of the G.pt paper at our size, each with a verdict: about 80 minutes; interrupt it when you like
+figures: $(READY) ## the figures of the G.pt paper at our size, each with a verdict: two to three hours; interrupt it when you like
 	@$(BIN)/gpt-kit figures
 
 figures-pdiff: $(READY) ## the same for the tables of p-diff: about 25 minutes
