@@ -27,7 +27,7 @@ LESSONS = networks/tasks networks/weights networks/collect networks/symmetry gpt
           gpt/prompt gpt/why gpt/evaluate play/landscape play/widgets
 
 run: $(READY) ## the course without its last two lessons, with the sizes of nbs/run.yaml; ends in build/report/index.html
-	@echo "The course takes about 9 minutes on two cores and 1.4 GB of disk (make clean gives it back). Interrupt it when you like; make run goes on."
+	@echo "The course takes about 7 minutes on two cores and 1.4 GB of disk (make clean gives it back). Interrupt it when you like; make run goes on."
 	@$(BIN)/gpt-kit run $(LESSONS) -f nbs/run.yaml
 	@$(BIN)/gpt-kit report
 
