@@ -33,6 +33,16 @@ def compare(name, ours, references):
         if how != best: print(f"{'':34}   also tried: {how}, {seconds[how]*1e6:.4g} us")
 
 
+def train_alone(net, X, y, steps, **kw):
+    "A module takes gradient steps, as torch.optim.SGD does them."
+    opt = torch.optim.SGD(net.parameters(), lr=.1, momentum=.9, nesterov=True, weight_decay=5e-4, **kw)
+    batches = minibatches(len(y), 100, torch.Generator().manual_seed(0))
+    for ix in itertools.islice(batches, steps):
+        opt.zero_grad()
+        F.cross_entropy(net(X[ix]), y[ix]).backward()
+        opt.step()
+
+
 def collection(K=64, steps=60):
     "One gradient step of SGD with Nesterov momentum on 100 images, per network."
     rows, (X, y) = start_rows(TASK, range(K)), TASK.train
@@ -40,14 +50,7 @@ def collection(K=64, steps=60):
     def at_once():
         for _ in optimize(TASK, rows, steps): pass
 
-    def alone(**kw):
-        net = as_module(rows[0], LAYOUT)
-        opt = torch.optim.SGD(net.parameters(), lr=.1, momentum=.9, nesterov=True, weight_decay=5e-4, **kw)
-        batches = minibatches(len(y), 100, torch.Generator().manual_seed(0))
-        for ix in itertools.islice(batches, steps):
-            opt.zero_grad()
-            F.cross_entropy(net(X[ix]), y[ix]).backward()
-            opt.step()
+    def alone(**kw): train_alone(as_module(rows[0], LAYOUT), X, y, steps, **kw)
 
     compare('collection step', (at_once, K*steps), {
         'torch.optim.SGD(fused=True)': (lambda: alone(fused=True), steps),
@@ -71,12 +74,7 @@ def collection_784(K=64, steps=50, repeats=7):
 
     def alone(**kw):
         net = as_module(rows[0], layout)
-        opt = torch.optim.SGD(net.parameters(), lr=.1, momentum=.9, nesterov=True, weight_decay=5e-4, **kw)
-        batches = minibatches(len(y), 100, torch.Generator().manual_seed(0))
-        for ix in itertools.islice(batches, steps):
-            opt.zero_grad()
-            F.cross_entropy(net(X[ix]), y[ix]).backward()
-            opt.step()
+        train_alone(net, X, y, steps, **kw)
         with torch.inference_mode():
             for inputs, truth in sets: judge(net(inputs), truth)
 
