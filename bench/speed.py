@@ -128,6 +128,14 @@ def landscape(n=51, n_points=200):
         'nn.Module, weights copied in': (by_module, n_points)})
 
 
+def landscape_784(n=41):
+    "A map of test loss for networks 784-10-10 on 10,000 pictures."
+    task = random_mnist()
+    plane, side = three_point_plane(*start_rows(task, range(3))), torch.linspace(-1, 1, n)
+    seconds = median_seconds(lambda: surface(task, plane, side, side))
+    record('bench', f'landscape 784-10-10, {n} × {n} points', seconds=seconds)
+
+
 def augmentation(K=64):
     "Permute the hidden neurons of start and future, per pair, a training batch at a time."
     a, b, g = start_rows(TASK, range(K)), start_rows(TASK, range(K)), torch.Generator().manual_seed(0)
@@ -146,5 +154,5 @@ def augmentation(K=64):
 if __name__ == '__main__':
     print(f"{torch.get_num_threads()} threads; microseconds per network; ratio = reference / ours")
     parts = dict(collection=collection, collection_784=collection_784, evaluation=evaluation,
-                 augmentation=augmentation, landscape=landscape)
+                 augmentation=augmentation, landscape=landscape, landscape_784=landscape_784)
     for name in sys.argv[1:] or parts: parts[name]()
