@@ -5,7 +5,7 @@ BIN = .venv/bin
 READY = .venv/.setup-done
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lab bench figures figures-pdiff worlds clean
+.PHONY: help setup run test lab bench figures figures-pdiff fashion worlds clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s%s\n", $$1, $$2}' Makefile
@@ -47,7 +47,11 @@ figures: $(READY) ## the figures of the G.pt paper at our size, each with a verd
 figures-pdiff: $(READY) ## the same for the tables of p-diff: about 25 minutes
 	@$(BIN)/gpt-kit figures pdiff
 
-worlds: $(READY) ## collect and train every world, ask unseen starts; about an hour; a table, and build/worlds.json
+fashion: $(READY) ## the paper's network for MNIST on Fashion-MNIST: data, 1,024 runs, a model and five figures, in 25 minutes
+	@$(BIN)/gpt-kit data fashion
+	@$(BIN)/gpt-kit figures fig03 fig05 fig09 fig13 fig14 -p worlds '["fashion-loss"]' --out build/fashion
+
+worlds: $(READY) ## collect and train every world, ask unseen starts; an hour and a half; a table, and build/worlds.json
 	@$(BIN)/python bench/worlds.py
 
 clean: ## delete what was made (build/, collected and cached data); says how much that gives back

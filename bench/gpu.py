@@ -1,7 +1,8 @@
 """What a card makes of this kit: python bench/gpu.py, and then python bench/gpu.py --plan.
 
 On a GPU: the matrix peak that it really reaches in bf16; training steps of the paper's models (Table 1) in
-bf16, compiled, and which share of that peak they are; paper-size MNIST networks trained in a second;
+bf16, compiled, and of our own for the same networks (fashion-loss), and which share of that peak they are;
+paper-size MNIST networks trained in a second;
 networks generated in a second. On a CPU the same runs with tiny models, to show that it runs; its figures
 say nothing about a GPU, and those stay open. Collecting is measured on one core, because that is where
 `gpt-kit collect` works, on as many as Ray has. `--plan` computes from the measured figures how long runs of
@@ -15,7 +16,7 @@ from common import figures, median_seconds, random_mnist, record
 from gpt_kit.gpt.diffusion import linear_schedule, sample
 from gpt_kit.gpt.loop import TrainConfig, TrainState, train
 from gpt_kit.gpt.model import GPT
-from gpt_kit.gpt.presets import PRESETS, training_needs
+from gpt_kit.gpt.presets import PRESETS, get_world, training_needs
 from gpt_kit.networks.collect import estimate, optimize, sample_size
 from gpt_kit.networks.datasets import MNIST_RECIPE
 from gpt_kit.networks.registry import get_task
@@ -62,8 +63,8 @@ def start_training(world, batch):
 
 
 def training(name, most):
-    "Steps of one of the paper's models, with the greatest part of the paper's batch that fits."
-    world = PRESETS[name]
+    "Steps of a world's model, with the greatest part of its batch that fits."
+    world = get_world(name)
     batch = world.training.batch if GPU else 8
     while True:
         try:
@@ -103,7 +104,7 @@ def training_networks(task, K=1024, steps=30):
 
 def sampling(model, name):
     "Networks generated in a second, ten DDIM steps each."
-    B, D = 256 if GPU else 8, Layout(PRESETS[name].layers).D
+    B, D = 256 if GPU else 8, Layout(get_world(name).layers).D
     ab, start = linear_schedule().to(DEVICE), torch.randn(B, D, device=DEVICE)
     one = torch.ones(B, device=DEVICE)
     def denoise(x, j): return model(x, j, start, one, one).float()
@@ -141,9 +142,9 @@ def plan():
 if __name__ == '__main__':
     if '--plan' in sys.argv: plan(); sys.exit()
     most = peak()
-    for name in ('mnist-loss', 'mnist-error', 'cifar10-loss', 'cartpole'):
+    for name in ('mnist-loss', 'mnist-error', 'cifar10-loss', 'cartpole', 'fashion-loss'):
         model = training(name, most)
-        if name == 'mnist-loss': sampling(model, name)
+        if name in ('mnist-loss', 'fashion-loss'): sampling(model, name)
         del model
     task = random_mnist()
     if GPU: training_networks(task)

@@ -18,7 +18,7 @@ from gpt_kit.networks import datasets, fetch
 from gpt_kit.networks.checks import UserError
 from gpt_kit.networks.datasets import fashion, read_idx
 from gpt_kit.networks.fetch import MNIST_FILES, PICTURE_SETS, fetch_file, fetch_files, find_pictures
-from gpt_kit.networks.registry import get_task
+from gpt_kit.networks.registry import get_task, known_task, resize_task
 from gpt_kit.networks.store import Store
 from gpt_kit.run.commands import main
 
@@ -238,6 +238,15 @@ def test_no_data_and_no_such_data(data, tmp_path, monkeypatch):
 
 @pytest.fixture(scope='session')
 def clothes(fashion_folder): return get_task('fashion')
+
+def test_widths(clothes):
+    "Networks of other widths are tasks on the same pictures, by name."
+    wide, conv = get_task('fashion-32-16'), get_task('fashion-cnn')
+    assert [l[2] for l in wide.layers if l[0] == 'Linear'] == [32, 16, 10] and conv.layers[0][0] == 'Image'
+    assert resize_task(clothes, (32,)).name == 'fashion-32'
+    fingerprints = {t.fingerprint for t in (clothes, wide, conv)}
+    assert len(fingerprints) == 3 and known_task(wide.name, wide.fingerprint).layers == wide.layers
+    with pytest.raises(UserError, match='fashion has up to 8 hidden layers'): get_task('fashion-0')
 
 def test_fashion(clothes):
     "The numbers are the same on every machine, so its models know their task; it is read once."

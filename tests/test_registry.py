@@ -140,8 +140,8 @@ def test_names_of_any_kind(name):
     with pytest.raises(UserError): known_task(name)
 
 def test_the_kits_names():
-    assert set(TASKS) == {'digits', 'digits-cnn', 'cartpole', 'cartpole-paper', 'fashion', 'mnist',
-                          'mnist-released', 'cifar10', 'cifar10-released'}
+    assert set(TASKS) == {'digits', 'digits-cnn', 'cartpole', 'cartpole-paper', 'fashion', 'fashion-cnn',
+                          'mnist', 'mnist-released', 'cifar10', 'cifar10-released'}
     assert set(RELEASED_TASKS.values()) <= set(TASKS)
     for name in ('digits', 'digits-cnn', 'cartpole', 'cartpole-paper', 'digits-32-16', 'digits-linear'):
         task = known_task(name)

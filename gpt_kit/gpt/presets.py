@@ -133,7 +133,8 @@ WORLDS = {  # name: what is not as usual
     'digits-cnn-error': dict(task='digits-cnn', metric='error', runs=5120, recipe=CNN_RECIPE),
     'cartpole-return': dict(task='cartpole', metric='return', runs=512, power=1.),
     'fashion-loss': dict(task='fashion', metric='loss', runs=1024, recipe=FASHION_RECIPE,
-                         layers=PAPER_TASKS['mnist']['layers'])}     # known before its data are here
+                         layers=PAPER_TASKS['mnist']['layers'],      # known before its data are here
+                         model=dict(width=192, heads=6), training=dict(steps=6000))}
 
 def _usual_behaviour(store, task): # None: as usual for its networks
     try: task_or_family_of(store.info, task)
@@ -166,8 +167,9 @@ def get_world(
         task = get_task(w['task'])
         recipe, layers = default_recipe(task), task.layers
     recipe = replace(recipe, **w.get('recipe', {}))
-    model, training = default_model(layers), default_training(layers)
-    return World(**dict(w, recipe=recipe, layers=layers), model=model, training=training)
+    model = default_model(layers) | w.get('model', {})
+    training = replace(default_training(layers), **w.get('training', {}))
+    return World(**dict(w, recipe=recipe, layers=layers, model=model, training=training))
 
 # %% ../../nbs/gpt/08_presets.ipynb #needs
 def training_needs(

@@ -19,25 +19,27 @@ import gpt_kit.networks.datasets
 from .checks import UserError, closest
 from .families import FAMILIES, Family
 from .layers import build_net, resize_hidden
-from .tasks import TASKS, Task, digits, digits_name
+from .datasets import picture_task
+from .tasks import TASKS, USUAL_WIDTHS, Task, digits, sized_name
 
 # %% ../../nbs/networks/12_registry.ipynb #own
-WIDEST, DEEPEST = 4096, 8  # digits: neurons in a hidden layer, hidden layers
+WIDEST, DEEPEST = 4096, 8  # neurons in a hidden layer, hidden layers
 NAMED = set()              # what you have named in this process, 'module:function'
 
-def _digits(name): # such as digits-32-16; None when it is no such name
+def _sized(name): # such as digits-32-16; None when it is no such name
     kind, *widths = name.split('-')
-    if kind != 'digits': return None
-    if widths == ['linear']: return digits(())
+    if kind not in USUAL_WIDTHS: return None
+    def make(widths): return digits(widths) if kind == 'digits' else picture_task(kind, widths=widths)
+    if widths == ['linear']: return make(())
     if not all(w.isascii() and w.isdecimal() for w in widths): return None
     if len(widths) > DEEPEST or not all(len(w) < 6 and 1 <= int(w) <= WIDEST for w in widths):
         raise UserError(f"task {name[:80]!r} cannot be made; "
-                        f"digits has up to {DEEPEST} hidden layers of 1 to {WIDEST} neurons each")
-    return digits(tuple(map(int, widths)))
+                        f"{kind} has up to {DEEPEST} hidden layers of 1 to {WIDEST} neurons each")
+    return make(tuple(map(int, widths)))
 
 def _own(name): # a task or a family of the kit, None when it has none of that name
     made = TASKS.get(name) or FAMILIES.get(name)
-    return made() if made else _digits(name)
+    return made() if made else _sized(name)
 
 def _unknown(name): # said of a name that a file has
     return UserError(f"the file is for task {str(name)[:80]!r}, which is not one of the kit's own, and "
@@ -192,6 +194,6 @@ def resize_task(
     new.layers = resize_hidden(task.layers, widths)
     new.net = build_net(new.layers)
     new.__dict__.pop('fingerprint', None)
-    if task.name.split('-')[0] == 'digits' and new.layers[0][0] == 'Linear':
-        new.name = digits_name(widths)
+    kind = task.name.split('-')[0]
+    if kind in USUAL_WIDTHS and new.layers[0][0] == 'Linear': new.name = sized_name(kind, widths)
     return new

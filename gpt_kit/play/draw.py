@@ -203,13 +203,13 @@ def _draw_classes(fig, name, true, said, colours, classes): # (n,) each; names o
     ticks = dict(tickvals=list(range(len(classes))), ticktext=list(map(str, classes))) if classes else {}
     fig.axes(name, dict(title='test input'), dict(title='class (ring: true, dot: said)', **ticks))
 
-def draw_inputs(fig:Drawing, name:str, task:Task, picks:Tensor, *, columns:int, room:float=.45)->tuple:
-    "Test pictures with room for words below each: where its middle is (n,), (n,), and how high it is."
+def draw_inputs(fig:Drawing, name:str, task:Task, picks:Tensor, *, columns:int, room=.45, beside=0.)->tuple:
+    "Test pictures with room for words below and beside each: where its middle is (n,), (n,), and how high."
     images, (c, h, w) = task.test[0][picks], task.image
     if task.scaling: images = task.scaling.undo(images)
     images, gap = images.view(-1, c, h, w).mean(1).numpy(), max(2, round(h*room))
-    white = images.min()
-    images = np.pad(images, ((0, 0), (0, gap), (0, 1)), constant_values=white)
+    white, side = images.min(), round(w*beside/2)
+    images, w = np.pad(images, ((0, 0), (0, gap), (side, side + 1)), constant_values=white), w + 2*side
     scale = dict(colorscale=[(0, 'white'), (1, 'black')], showscale=False)
     fig.add(name, dict(type='heatmap', z=mosaic(images, columns, white), hoverinfo='skip', **scale))
     fig.picture_axes(name)
@@ -222,8 +222,9 @@ def draw_predictions(fig:Drawing, name:str, task:Task, row:Tensor, picks:Tensor,
     said, true = predicted_classes(task, row, picks), task.test[1][picks].numpy()
     colours = [INK if right else RED for right in said == true]
     if task.image is None: return _draw_classes(fig, name, true, said, colours, task.classes)
-    x, y, _ = draw_inputs(fig, name, task, picks, columns=columns)
     names = ('no', 'yes') if task.layers[-1][2] == 1 else task.classes or range(task.layers[-1][2])
+    longest = max(len(f'✗ {n}') for n in names)
+    x, y, _ = draw_inputs(fig, name, task, picks, columns=columns, beside=max(0, longest - 7)/7)
     words = [f'{names[s]}' if s == t else f'✗ {names[s]}' for s, t in zip(said, true)]
     fig.add(name, points(x, y, 'text', text=words, textfont=dict(color=colours, size=13), cliponaxis=False))
 

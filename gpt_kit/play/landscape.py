@@ -133,7 +133,7 @@ def surface(
     three, values = torch.cat([plane.origin[None], plane.axes]), []            # (3, D)
     with torch.inference_mode():
         basis = first_outputs(layout, three, x)                                # (3, out, N)
-        at_once = min(160, 2**19//x.shape[1])                    # few calls, and the activations fit the cache
+        at_once = min(160, 2**19//x.shape[1])             # few calls, and the activations fit the cache
         for some in ys.split(max(1, at_once//len(xs))):
             logits = forward(layout, _mix(three, xs, some), x, first=_mix(basis, xs, some))
             values.append(task.metrics[metric].fn(logits, y))

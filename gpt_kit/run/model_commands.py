@@ -58,7 +58,7 @@ def _known_store(path, preset): # what the index of a store says, or would say o
 @command
 def _collect(
     path:str,             # folder of the store; made, or gone on with
-    task:str=None,        # 'digits' (default), 'digits-40', 'digit-subsets', 'cartpole', 'module:function'
+    task:str=None,        # 'digits' (default), 'digits-40', 'fashion-100', 'cartpole', 'module:function'
     preset:str=None,      # a world by name: 'digits-cnn-loss', the paper's 'mnist-loss'; options change it
     runs:int=None,        # networks to train (default: 4096)
     saves:int=None,       # checkpoints to keep of each (default: 64)
