@@ -44,7 +44,7 @@ def run(name):
     if not (folder/'index.json').exists():
         record('worlds', name, collect_s=command('collect', folder, *(preset or ['--task', task])))
     if not model.exists(): record('worlds', name, train_s=command('train', folder, model, *preset))
-    ask, store = load(model), Store(folder)
+    ask, store = load(model, task=task if wine else None), Store(folder)
     found, rows = alignment(ask, UNSEEN)
     if ask.task.test2 is not None:
         found['best_prompt_second_test'] = measure(ask.task, rows, 'test2')[ask.metric].mean().item()
