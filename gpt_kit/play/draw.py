@@ -203,12 +203,12 @@ def _draw_classes(fig, name, true, said, colours, classes): # (n,) each; names o
     ticks = dict(tickvals=list(range(len(classes))), ticktext=list(map(str, classes))) if classes else {}
     fig.axes(name, dict(title='test input'), dict(title='class (ring: true, dot: said)', **ticks))
 
-def draw_inputs(fig:Drawing, name:str, task:Task, picks:Tensor, *, columns:int, room=.45, beside=0.)->tuple:
-    "Test pictures with room for words below and beside each: where its middle is (n,), (n,), and how high."
+def draw_inputs(fig:Drawing, name:str, task:Task, picks:Tensor, *, columns:int, room=.45, letters=0)->tuple:
+    "Test pictures with room for so many letters below each: where its middle is (n,), (n,), and how high."
     images, (c, h, w) = task.test[0][picks], task.image
     if task.scaling: images = task.scaling.undo(images)
     images, gap = images.view(-1, c, h, w).mean(1).numpy(), max(2, round(h*room))
-    white, side = images.min(), round(w*beside/2)
+    white, side = images.min(), round(w*max(0, letters - 7)/14)
     images, w = np.pad(images, ((0, 0), (0, gap), (side, side + 1)), constant_values=white), w + 2*side
     scale = dict(colorscale=[(0, 'white'), (1, 'black')], showscale=False)
     fig.add(name, dict(type='heatmap', z=mosaic(images, columns, white), hoverinfo='skip', **scale))
@@ -224,7 +224,7 @@ def draw_predictions(fig:Drawing, name:str, task:Task, row:Tensor, picks:Tensor,
     if task.image is None: return _draw_classes(fig, name, true, said, colours, task.classes)
     names = ('no', 'yes') if task.layers[-1][2] == 1 else task.classes or range(task.layers[-1][2])
     longest = max(len(f'✗ {n}') for n in names)
-    x, y, _ = draw_inputs(fig, name, task, picks, columns=columns, beside=max(0, longest - 7)/7)
+    x, y, _ = draw_inputs(fig, name, task, picks, columns=columns, letters=longest)
     words = [f'{names[s]}' if s == t else f'✗ {names[s]}' for s, t in zip(said, true)]
     fig.add(name, points(x, y, 'text', text=words, textfont=dict(color=colours, size=13), cliponaxis=False))
 

@@ -101,19 +101,21 @@ def _draw_doubts(fig, disagreement, wrong): # (N,) both: how often it is wrong w
 # %% ../../nbs/play/07_many.ipynb #draw-pictures
 def _draw_disputed(fig, task, ensemble, wrong, picks): # pictures, predictions, and a bar for who disagrees
     names = [str(n) for n in task.classes or range(max(2, task.layers[-1][2]))]
-    w, columns = task.image[2], 12 if max(map(len, names)) < 4 else 6
-    x, y, room = draw_inputs(fig, 'inputs', task, picks, columns=columns, room=.8)
-    share, left = ensemble.disagreement[picks].numpy(), x - w/2
     words = [f'✗ {names[s]}, is {names[t]}' if bad else names[s]
              for s, t, bad in zip(ensemble.prediction[picks], task.test[1][picks], wrong[picks])]
+    short = max(map(len, names)) < 4
+    w, columns, letters = task.image[2], 12 if short else 6, 0 if short else 4*max(map(len, words))//3
+    x, y, room = draw_inputs(fig, 'inputs', task, picks, columns=columns, room=.8, letters=letters)
+    share, left = ensemble.disagreement[picks].numpy(), x - w/2
     colours = [RED if bad else INK for bad in wrong[picks]]
-    fig.add('inputs', points(x, y - .2*room, 'text', text=words, textfont=dict(color=colours, size=13)))
+    font = dict(color=colours, size=13)
+    fig.add('inputs', points(x, y - .2*room, 'text', text=words, textfont=font, cliponaxis=False))
     for end, colour in ((left + .5*w, '#dfe5ea'), (left + .5*w*share, INK)):   # all, and the share
         ends = np.stack([left, end, np.full(len(left), np.nan)], 1).ravel()
         fig.add('inputs', curve(ends, np.repeat(y + .2*room, 3), colour, width=7))
     percent = [f'{100*s:.0f} %' for s in share]
     font = dict(size=12, color=INK)
-    fig.add('inputs', points(left + .8*w, y + .2*room, 'text', text=percent, textfont=font))
+    fig.add('inputs', points(left + (.8 if short else 1)*w, y + .2*room, 'text', text=percent, textfont=font))
 
 def _draw_disagreement(fig, task, ensemble, symbols): # (N,) a mark each, the most disputed first
     order = ensemble.disagreement.argsort(descending=True, stable=True)
