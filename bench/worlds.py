@@ -39,10 +39,10 @@ def run(name):
     "A world: collected, trained, asked."
     wine = name == 'wine-loss'             # a task of one's own, so there is no preset
     task = 'wine:wine' if wine else get_world(name).task
-    preset = [] if wine else ['--preset', name]
+    preset = ['--task', task] if wine else ['--preset', name]
     folder, model = ROOT/'data'/'stores'/task.split(':')[-1], BUILD/'worlds'/f'{name}.safetensors'
     if not (folder/'index.json').exists():
-        record('worlds', name, collect_s=command('collect', folder, *(preset or ['--task', task])))
+        record('worlds', name, collect_s=command('collect', folder, *preset))
     if not model.exists(): record('worlds', name, train_s=command('train', folder, model, *preset))
     ask, store = load(model, task=task if wine else None), Store(folder)
     found, rows = alignment(ask, UNSEEN)
