@@ -2,6 +2,7 @@
 import json
 
 import pytest, torch
+import torch.nn.functional as F
 
 from gpt_kit.gpt.behaviour import BehaviourLoss, behaviour_for
 from gpt_kit.gpt.diffusion import add_noise, linear_schedule
@@ -57,6 +58,23 @@ def test_what_it_measures(world):
     triple = BehaviourLoss(task, data, weight=3.)
     assert torch.allclose(triple(start, future, generator(1)), 3*want, atol=3e-4)
 
+def test_how_good_they_are(world):
+    "By hand: the squared difference of two losses on the training inputs that it draws; a game has none."
+    task, data, behaves = world
+    if task.game:
+        with pytest.raises(UserError, match='leave loss_gap at 0'): BehaviourLoss(task, data, loss_gap=1.)
+        return
+    rows, (inputs, labels) = data.store.rows(data.runs[:2], [0, data.store.S - 1]), task.inputs['train']
+    ix = torch.randint(inputs.shape[1], (behaves.n,), generator=generator(1))
+    u, v = (F.cross_entropy(as_module(r, data.store.layout)(inputs[:, ix].T), labels[ix]) for r in rows)
+    start, future = (rows*data.scale)[:, None]                           # (1, D) each
+    gap = behaviour_for(data, 0., loss_gap=3.)
+    want = 3*(u - v).square().clamp(max=1)
+    assert want > .01 and torch.allclose(gap(start, future, generator(1)), want, atol=1e-4)
+    both = BehaviourLoss(task, data, weight=2., loss_gap=3.)(start, future, generator(1))
+    assert torch.allclose(both, want + 2*behaves(start, future, generator(1)), atol=1e-3)
+    with pytest.raises(UserError, match='from 0 to'): behaviour_for(data, 0., loss_gap=-1.)
+
 def test_no_labels_and_no_test_inputs(world):
     task, data, behaves = world
     if not task.game: assert torch.equal(behaves.inputs, task.inputs['train'][0])
@@ -103,7 +121,7 @@ def test_config_and_loss_have_to_agree(world, tmp_path):
     task, data, behaves = world
     config, file = TrainConfig(steps=3, batch=4, warmup=1, behaviour=2.), tmp_path/'m.safetensors'
     for other in (None, behaves):
-        with pytest.raises(UserError, match=r'behaviour=behaviour_for\(data, 2\)'):
+        with pytest.raises(UserError, match=r'behaviour=behaviour_for\(data, 2, loss_gap=0\)'):
             train_gpt(small(data), data, config, file, progress=False, behaviour=other)
     assert not list(tmp_path.iterdir())
     twice = BehaviourLoss(task, data, weight=2.)

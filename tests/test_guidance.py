@@ -134,7 +134,8 @@ def test_a_training_that_cannot_be(model_file, tmp_path, training):
     write_tensors(odd, tensors, info | dict(training=training))
     with pytest.raises(UserError): load(odd)
 
-@pytest.mark.parametrize('name', ['cartpole-return', 'digits-cnn-loss', 'digits-error', 'digits-loss'])
+@pytest.mark.parametrize('name', ['cartpole-return', 'digit-subsets', 'digits-cnn-loss', 'digits-error',
+                                  'digits-loss'])
 def test_every_model_that_ships_is_loaded(name): load(name)
 
 def test_parts_draw_alike(task, store):

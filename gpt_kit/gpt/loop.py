@@ -46,6 +46,7 @@ class TrainConfig:
     objective:str = 'even'    # every amount of noise counts evenly; or 'squared' errors, as in the paper
     hide:float = .3           # share of pairs whose start is hidden, to learn to answer from noise alone
     behaviour:float = 0.      # weight of what networks do, beside their weights (lesson gpt.behaviour)
+    loss_gap:float = 0.       # weight of how good they are, beside what they do
 
     def __post_init__(self):
         numbers = asdict(self)

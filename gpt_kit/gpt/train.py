@@ -193,10 +193,12 @@ def _check_config(config, engine, behaviours, data):
     if len(behaviours) != len(data):
         raise UserError(f"{len(data)} stores, but {len(behaviours)} losses of behaviour; give each its own")
     for behaviour in behaviours:
-        given, wanted = behaviour.weight if behaviour else 0., config.behaviour
+        given = (behaviour.weight, behaviour.loss_gap) if behaviour else (0., 0.)
+        wanted = config.behaviour, config.loss_gap
         if given == wanted: continue
-        raise UserError(f"behaviour has weight {wanted:g} in the config and {given:g} in what was given; "
-                        f"give train_gpt behaviour=behaviour_for(data, {wanted:g}) of lesson gpt.behaviour")
+        raise UserError(f"behaviour has weight {wanted[0]:g} in the config and {given[0]:g} in what was "
+                        f"given (loss_gap: {wanted[1]:g} and {given[1]:g}); give train_gpt behaviour="
+                        f"behaviour_for(data, {wanted[0]:g}, loss_gap={wanted[1]:g}) of lesson gpt.behaviour")
     if config.batch % engine.parts:
         raise UserError(f"a batch of {config.batch} pairs cannot be divided into {engine.parts} equal parts "
                         f"(processes × accumulation); choose a multiple of {engine.parts}")

@@ -65,6 +65,7 @@ RANGES = dict(
     ema=Range(0, 1, 'decay of the EMA', False),
     hide=Range(0, 1, 'share of pairs whose start is hidden', False),
     behaviour=Range(0, 10**6, 'weight of what networks do', False),
+    loss_gap=Range(0, 10**6, 'weight of how good networks are', False),
     power=Range(.01, 100, 'power of the sampling of pairs', False),
     every=Range(1, 10**9, 'number of steps between saves'),
     seed=Range(0, 2**32 - 1, 'seed'),

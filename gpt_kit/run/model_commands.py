@@ -113,13 +113,14 @@ def _training_costs(out, data, model, config, seconds): # lines to say before a 
             f"{left} steps{more}: about {duration_text(seconds*left)}; {out} will be {size}, "
             f"and its state {state_size} until it is done")
 
-def _behaviours(data, weight, task): # one for each width
+def _behaviours(data, config, task): # one for each width
     from gpt_kit.gpt.behaviour import behaviour_for
     from gpt_kit.networks.layers import hidden_widths
     from gpt_kit.networks.registry import resize_task
-    if len(data) == 1: return [behaviour_for(data[0], weight, task=task)]
+    weight, gap = config.behaviour, config.loss_gap
+    if len(data) == 1: return [behaviour_for(data[0], weight, loss_gap=gap, task=task)]
     tasks = [task and resize_task(task, hidden_widths(d.store.layout.layers)) for d in data]
-    return [behaviour_for(d, weight, task=own) for d, own in zip(data, tasks)]
+    return [behaviour_for(d, weight, loss_gap=gap, task=own) for d, own in zip(data, tasks)]
 
 def _seconds_of_step(model, data, config, behaves, **how): # a mean over widths
     from gpt_kit.gpt.presets import seconds_per_step
@@ -190,7 +191,7 @@ def _train(
     pairs = dict(sampling=world.sampling, power=world.power) | _given(sampling=sampling, power=power)
     torch.manual_seed(seed)
     model = GPT(stores[0].layout.layers, **dict(metric_scale=data[0].metric_scale) | world.model | sizes)
-    behaves = _behaviours(data, config.behaviour, task)
+    behaves = _behaviours(data, config, task)
     each = _seconds_of_step(model, data, config, behaves, sampling=pairs['sampling'], device=device)
     if engine.main: print(_training_costs(out, data, model, config, each))
     history = train_gpt(model, data, config, out, seed=seed, **pairs, device=device, engine=engine,

@@ -226,9 +226,9 @@ class Setting:
         w, layers = self.world, self.data.store.layout.layers
         torch.manual_seed(self.seed)
         model = GPT(layers, **dict(metric_scale=self.data.metric_scale) | w.model)
-        behaviour = behaviour_for(self.data, w.training.behaviour)
+        behaviour = behaviour_for(self.data, w.training.behaviour, loss_gap=w.training.loss_gap)
         train_gpt(model, self.data, w.training, path, seed=self.seed, sampling=w.sampling, power=w.power,
-                  behaviour=behaviour, **kw)
+                  behaviour=behaviour, sampler=w.sampler, **kw)
 
     @cached_property
     def ask(self)->Prompter:
