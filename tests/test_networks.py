@@ -334,6 +334,6 @@ def test_looking_a_task_up_does_not_change_it(own_module):
     ('own_tasks:other', 'own_tasks:other gave a str, but a Task was expected'),
     ('no_such_module:task', 'run where no_such_module.py lies'), (':', 'there is no task'),
     ('digits-0', '1 to 4096 neurons'), ('digits-', 'there is no task'),
-    ('digits-²', 'there is no task'), ('mnist-8', 'did you mean mnist')])
+    ('digits-²', 'there is no task'), ('mnits-8', 'did you mean mnist')])
 def test_names_of_no_task(own_module, name, words):
     with pytest.raises(UserError, match=words): get_task(name)
