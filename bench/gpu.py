@@ -1,12 +1,11 @@
 """What a card makes of this kit: python bench/gpu.py, and then python bench/gpu.py --plan.
 
-On a GPU: the matrix peak that it really reaches in bf16; training steps of the paper's models (Table 1) in
-bf16, compiled, and of our own for the same networks (fashion-loss), and which share of that peak they are;
-paper-size MNIST networks trained in a second;
-networks generated in a second. On a CPU the same runs with tiny models, to show that it runs; its figures
-say nothing about a GPU, and those stay open. Collecting is measured on one core, because that is where
-`gpt-kit collect` works, on as many as Ray has. `--plan` computes from the measured figures how long runs of
-the paper's size take, and prints the commands.
+On a GPU: the matrix peak that it really reaches in bf16; training steps of the paper's models (Table 1), and
+of ours for its MNIST networks (fashion-loss), in bf16, compiled, and which share of that peak they are;
+paper-size MNIST networks trained in a second; networks generated in a second. On a CPU the same runs with
+tiny models, to show that it runs; its figures say nothing about a GPU, and those stay open. Collecting is
+measured on one core, because that is where `gpt-kit collect` works, on as many as Ray has.
+`--plan` computes from the measured figures how long runs of the paper's size take, and prints the commands.
 """
 import sys
 

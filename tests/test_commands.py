@@ -57,6 +57,16 @@ def test_a_preset_says_what_options_leave_open(store, tmp_path, capsys):
     mine = ['--metric', 'loss', '--sampling', 'paper', '--power', '1', '--lr', '.001']
     assert trained('--preset', 'digits-error', *mine) == ('test_loss', 'paper', 1., 1e-3)
 
+@pytest.mark.parametrize('words, weights', [([], (10, 10)), (['--behaviour', '0'], (0, 0))])
+def test_behaviour_that_is_off_is_off(store, tmp_path, capsys, words, weights):
+    "Also where a preset compares losses beside it."
+    file = tmp_path/'m.safetensors'
+    small = ['--width', '24', '--heads', '2', '--depth', '1', '--steps', '2', '--batch', '8']
+    command = ['train', str(store.path), str(file), '--preset', 'fashion-loss', *small, *words]
+    assert main(command) == 0, capsys.readouterr().err
+    training = load_model(file)[1]['training']
+    assert (training['behaviour'], training['loss_gap']) == weights
+
 # Help
 
 @pytest.mark.parametrize('name', COMMANDS)

@@ -14,12 +14,11 @@ import os
 import sys
 from dataclasses import replace
 
-import gpt_kit.networks.cartpole    # these two register their tasks
-import gpt_kit.networks.datasets
+import gpt_kit.networks.cartpole    # registers its tasks, as datasets does
 from .checks import UserError, closest
+from .datasets import picture_task
 from .families import FAMILIES, Family
 from .layers import build_net, resize_hidden
-from .datasets import picture_task
 from .tasks import TASKS, USUAL_WIDTHS, Task, digits, sized_name
 
 # %% ../../nbs/networks/12_registry.ipynb #own

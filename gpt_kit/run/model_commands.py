@@ -113,6 +113,10 @@ def _training_costs(out, data, model, config, seconds): # lines to say before a 
             f"{left} steps{more}: about {duration_text(seconds*left)}; {out} will be {size}, "
             f"and its state {state_size} until it is done")
 
+def _changes(behaviour, **options): # to a training; what is off is off, whatever the preset says
+    gap = 0. if behaviour == 0 else None
+    return _given(behaviour=behaviour, loss_gap=gap, **options)
+
 def _behaviours(data, config, task): # one for each width
     from gpt_kit.gpt.behaviour import behaviour_for
     from gpt_kit.networks.layers import hidden_widths
@@ -176,7 +180,7 @@ def _train(
     from gpt_kit.networks.registry import task_or_family_of
     from gpt_kit.networks.store import Store
     from gpt_kit.outside.cluster import Accelerated, is_launched
-    changes = _given(steps=steps, batch=batch, lr=lr, behaviour=behaviour, hide=hide)
+    changes = _changes(behaviour, steps=steps, batch=batch, lr=lr, hide=hide)
     check_ranges(width=width, depth=depth, heads=heads, power=power, seed=seed, **changes)
     engine = Accelerated() if is_launched() else SingleProcess()
     device = get_device(engine.device or device)
