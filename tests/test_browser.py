@@ -218,9 +218,9 @@ def test_latency(play, listening, guidance, n):
         _, y = grab(play, widget, 'prompt')
         track = labelled(widget, 'prompt').locator('.noUi-target').bounding_box()
         times = dict(achieved=[], weights=[], landscape=[])
-        for i in range(n):
+        for i in range(1, n + 1):               # 0 is where the prompt stands at first
             play.evaluate("window.again('pointermove')")
-            play.mouse.move(track['x'] + track['width']*(.1 + .8*(i*7 % 23)/23), y)    # away from the ends
+            play.mouse.move(track['x'] + track['width']*(.1 + .8*(i*7 % 23)/23), y)    # far from where it is
             play.wait_for_function("'achieved' in window.times", timeout=20_000)
             play.wait_for_timeout(500)
             for k, t in play.evaluate('window.times').items(): times[k].append(t)
