@@ -48,14 +48,17 @@ def run(name):
     found, rows = alignment(ask, UNSEEN)
     if ask.task.test2 is not None:
         found['best_prompt_second_test'] = measure(ask.task, rows, 'test2')[ask.metric].mean().item()
-    record('worlds', name, bar=BARS[name], **found, train_s=ask.info['seconds'])
+    record('worlds', name, bar=BARS[name], **found, **other_metrics(ask, rows), train_s=ask.info['seconds'])
     from_noise, rows = alignment(ask, UNSEEN, guidance=0)
-    others = {n: v for n, v in measure(ask.task, rows).items() if n != ask.metric}
-    from_noise |= {f'best_prompt_{n}': v.mean().item() for n, v in others.items()}
-    record('worlds', f'{name}, from noise', **from_noise)
+    record('worlds', f'{name}, from noise', **from_noise, **other_metrics(ask, rows))
     if ask.task.game: policies_differ(name, ask, store)
     limits(name, ask, store)
     baselines(name, ask, store)
+
+
+def other_metrics(ask, rows):
+    "Of answers to the best prompt: what else the task measures."
+    return {f'best_prompt_{n}': v.mean().item() for n, v in measure(ask.task, rows).items() if n != ask.metric}
 
 
 def disagreement(task, rows):

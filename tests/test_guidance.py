@@ -135,7 +135,7 @@ def test_a_training_that_cannot_be(model_file, tmp_path, training):
     with pytest.raises(UserError): load(odd)
 
 @pytest.mark.parametrize('name', ['cartpole-return', 'digit-subsets', 'digits-cnn-loss', 'digits-error',
-                                  'digits-loss'])
+                                  'digits-loss', 'fashion-loss'])
 def test_every_model_that_ships_is_loaded(name): load(name)
 
 def test_parts_draw_alike(task, store):

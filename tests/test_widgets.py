@@ -126,6 +126,14 @@ def test_from_pictures_to_none(wines, tmp_path):
         assert e.message.value == ''
         assert [t['type'] for t in e.live.spec['data']] == [t['type'] for t in e.fig.data]
 
+def test_explorer_of_real_pictures(fashion_folder, tmp_path):
+    "28 × 28 pixels, ten neurons, and a landscape on 10,000 pictures."
+    e = w.Explorer([ROOT/'data'/'models'], saved=tmp_path, race_steps=20)
+    e.model.value = 'fashion-loss'; e.finish()
+    assert e.message.value == '' and e.ask.task.name == 'fashion' and e.view.ground.values.shape == (41, 41)
+    asked, got = e.view.tried[-1]
+    assert abs(got - asked) < .3
+
 def test_a_model_trained_again_is_read_again(wines, tmp_path):
     file = tmp_path/'wine-loss.safetensors'
     file.write_bytes((wines/'wine-loss.safetensors').read_bytes()); first = w.open_model(file)

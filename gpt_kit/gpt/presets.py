@@ -135,8 +135,8 @@ WORLDS = {  # name: what is not as usual
     'fashion-loss': dict(task='fashion', metric='loss', runs=1024, recipe=FASHION_RECIPE,
                          layers=PAPER_TASKS['mnist']['layers'],      # known before its data are here
                          model=dict(width=192, heads=6),
-                         training=dict(steps=6400, lr=5e-3, behaviour=10., loss_gap=10., hide=.25),
-                         sampler=dict(SAMPLER, eta=0.))}
+                         training=dict(steps=6400, lr=5e-3, behaviour=20., loss_gap=20., hide=.25),
+                         sampler=dict(SAMPLER, steps=30, eta=.1))}
 
 def _usual_behaviour(store, task): # None: as usual for its networks
     try: task_or_family_of(store.info, task)
