@@ -184,8 +184,8 @@ def watch(widget):
         widget.locator('.js-plotly-plot').first.evaluate(WATCH)
 
 def measured(round_of_moves, bars):
-    "Medians of a round that is within the bars, the last of three at most: other jobs slow a shared machine."
-    for _ in range(3):
+    "Medians of a round that is within the bars, the last of five at most: other jobs slow a shared machine."
+    for _ in range(5):
         times = round_of_moves()
         found = {k: dict(median=round(statistics.median(t)), worst=round(max(t)), moves=len(t))
                  for k, t in times.items()}
