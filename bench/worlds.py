@@ -58,7 +58,8 @@ def run(name):
 
 def other_metrics(ask, rows):
     "Of answers to the best prompt: what else the task measures."
-    return {f'best_prompt_{n}': v.mean().item() for n, v in measure(ask.task, rows).items() if n != ask.metric}
+    values = measure(ask.task, rows)
+    return {f'best_prompt_{name}': v.mean().item() for name, v in values.items() if name != ask.metric}
 
 
 def disagreement(task, rows):

@@ -26,6 +26,7 @@ from gpt_kit.gpt.load import load
 from gpt_kit.networks.figures import NO_SCRIPT, write_scripts
 from gpt_kit.play.draw import filters, predicted_classes
 from gpt_kit.play.live import CANVAS_SCRIPT, Canvas, animate, write_film
+from gpt_kit.play.pad import PAD_SCRIPT, PointPad, grid_places
 from gpt_kit.play.widgets import map_answers
 from test_pages import BAD, FILE, wild_drawing, wild_gallery, wild_report
 
@@ -488,4 +489,46 @@ def test_canvas_under_a_strict_policy(chromium, tmp_path):
     words = page.locator('[role=alert]')
     words.wait_for()
     assert "cannot be drawn: this page does not let plotly's script run" in words.inner_text()
+    page.close()
+
+PAD_PAGE = """import pad from './pad.js';
+const values = await fetch('spec.json').then(r => r.json()), calls = {};
+values.surface = new DataView(new Float32Array(values.surface).buffer);
+const model = {get: name => values[name], on(event, f) { calls[event] = f; }, off() {}, save_changes() {},
+               set(name, value) { values[name] = value; calls[`change:${name}`]?.(); }};
+globalThis.values = values;
+pad.render({model, el: document.body});
+"""
+
+@beside_others
+def test_pad(chromium, tmp_path):
+    "Points come with strokes of the mouse and with keys, and go; the page says how many there are."
+    pad = PointPad()
+    spec = {name: getattr(pad, name) for name in ('points', 'mode', 'side', 'limit', 'most')}
+    spec['surface'] = (grid_places(32).norm(dim=0) - .7).tolist()
+    page_html = '<!DOCTYPE html><meta charset="utf-8"><script type="module" src="page.js"></script><body>'
+    files = {'pad.js': PAD_SCRIPT, 'page.js': PAD_PAGE, 'pad.html': page_html, 'spec.json': json.dumps(spec)}
+    for name, text in files.items(): (tmp_path/name).write_text(text)
+    page, wrong = open_page(chromium, tmp_path/'pad.html', "script-src 'self'")
+    box, words = page.locator('canvas').bounding_box(), page.locator('[role=status]')
+    def stroke(mode, far):
+        page.evaluate(f'values.mode = {mode}')
+        page.mouse.move(box['x'] + 60, box['y'] + 60); page.mouse.down()
+        page.mouse.move(box['x'] + 60 + far, box['y'] + 60, steps=40); page.mouse.up()
+        return page.evaluate('values.points')
+    drawn = stroke(1, 200)
+    x, y = drawn[0][:2]
+    assert abs(x - (2*60/420 - 1)*1.4) < .02 and abs(y - (1 - 2*60/420)*1.4) < .02
+    assert 10 < len(drawn) < 25 and {c for *_, c in drawn} == {1}
+    assert words.text_content() == f'0 circles, {len(drawn)} diamonds'
+    left = stroke(2, 100)
+    assert 0 < len(left) < len(drawn) and left == drawn[-len(left):]
+    page.evaluate('values.mode = 0')
+    page.locator('canvas').focus()
+    for key in ('ArrowLeft', 'Shift+ArrowUp', 'Enter'): page.keyboard.press(key)
+    assert page.evaluate('values.points')[-1] == [-.14, .028, 0]
+    assert words.text_content() == f'1 circle, {len(left)} diamonds; at -0.14, 0.03'
+    page.screenshot(path=SCREENS/'pad.png')
+    page.keyboard.press('Delete')
+    assert page.evaluate('values.points') == left and not wrong, wrong
     page.close()

@@ -53,6 +53,7 @@ RANGES = dict(
     threads=Range(1, 4096, 'number of threads'),
     jobs=Range(1, 4096, 'number of notebooks at once'),
     collection_seed=Range(0, 2**10 - 1, 'seed of a collection'),
+    source=Range(0, 2**22, 'number of a source of points'),
     neurons=Range(1, 2**16, 'number of neurons in a layer'),
     # of a training
     lr=Range(1e-12, 10**6, 'learning rate', False),
