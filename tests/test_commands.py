@@ -10,6 +10,7 @@ import pytest
 from safetensors.torch import load_file
 
 from gpt_kit.gpt.load import load_model
+from gpt_kit.gpt.presets import get_world
 from gpt_kit.networks.checks import UserError
 from gpt_kit.networks.store import Store
 from gpt_kit.networks.tasks import digits
@@ -57,15 +58,17 @@ def test_a_preset_says_what_options_leave_open(store, tmp_path, capsys):
     mine = ['--metric', 'loss', '--sampling', 'paper', '--power', '1', '--lr', '.001']
     assert trained('--preset', 'digits-error', *mine) == ('test_loss', 'paper', 1., 1e-3)
 
-@pytest.mark.parametrize('words, weights', [([], (10, 10)), (['--behaviour', '0'], (0, 0))])
-def test_behaviour_that_is_off_is_off(store, tmp_path, capsys, words, weights):
+@pytest.mark.parametrize('words', [[], ['--behaviour', '0']])
+def test_behaviour_that_is_off_is_off(store, tmp_path, capsys, words):
     "Also where a preset compares losses beside it."
     file = tmp_path/'m.safetensors'
     small = ['--width', '24', '--heads', '2', '--depth', '1', '--steps', '2', '--batch', '8']
     command = ['train', str(store.path), str(file), '--preset', 'fashion-loss', *small, *words]
     assert main(command) == 0, capsys.readouterr().err
-    training = load_model(file)[1]['training']
-    assert (training['behaviour'], training['loss_gap']) == weights
+    training, usual = load_model(file)[1]['training'], get_world('fashion-loss').training
+    assert usual.behaviour > 0 and usual.loss_gap > 0
+    wanted = (0, 0) if words else (usual.behaviour, usual.loss_gap)
+    assert (training['behaviour'], training['loss_gap']) == wanted
 
 # Help
 
