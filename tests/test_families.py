@@ -409,3 +409,9 @@ def test_sums_of_probabilities():
     z, bits = torch.randn(2, 10, 7, generator=torch.Generator().manual_seed(0)), torch.tensor([1., 0]*5)
     p = z.softmax(1)[:, ::2].sum(1, keepdim=True)
     torch.testing.assert_close(summed_logits(z, bits).sigmoid(), p)
+
+def test_points_are_found_by_name(gpt_kit, tmp_path):
+    "In a process that has imported nothing else."
+    done = gpt_kit('collect', tmp_path/'store', '--task', 'point-sets', '--runs', 2)
+    assert done.returncode == 0, done.stderr
+    assert Store(tmp_path/'store').conditions.tolist() == [[0, 0], [1, 0]]

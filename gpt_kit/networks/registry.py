@@ -14,7 +14,8 @@ import os
 import sys
 from dataclasses import replace
 
-import gpt_kit.networks.cartpole    # registers its tasks, as datasets does
+import gpt_kit.networks.cartpole    # these two register tasks, as datasets and families do
+import gpt_kit.networks.points
 from .checks import UserError, closest
 from .datasets import picture_task
 from .families import FAMILIES, Family
