@@ -14,10 +14,12 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
+from .ask_points import PointPrompter
 from .diffusion import SCHEDULES, SOLVERS
 from .loop import first_not_finite
 from .model import GPT, Block, scalar_features
 from .prompt import Prompter
+from .reading import ReadingGPT
 from ..networks.checks import UserError, check_choice, check_ranges, closest, command_text
 from ..networks.layers import hidden_widths
 from ..networks.forms import NUMBER, check_form, check_layers
@@ -89,7 +91,7 @@ def restore(
     tensors:dict,   # its state_dict, in any precision
 )->nn.Module:
     "A model with these weights, ours or one of the authors'. Raises UserError when they do not fit."
-    kind = ReleasedGPT if 'inputs' in config else GPT
+    kind = ReleasedGPT if 'inputs' in config else ReadingGPT if 'n_latents' in config else GPT
     model = kind(**config)
     return take_weights(model, tensors).float().eval()     # whatever PyTorch's default is
 
@@ -136,6 +138,7 @@ def _check_widths(path, info): # can they be?
 
 def _check_tasks(path, info): # of a family, if it is for one: can they be?
     n = info['config'].get('n_conditions', 0)
+    if 'n_latents' in info['config']: return 'tasks' in info and not n           # its tasks are points
     if 'tasks' not in info: return not n
     form = dict(conditions=[[NUMBER]], best=[NUMBER])
     tasks = check_form(f"the tasks in {path}", info['tasks'], form, MAKE_AGAIN)
@@ -146,7 +149,8 @@ def _check_info(path, info): # what a model's file says about it
     check_form(f"the description in {path}", info, MODEL_FORM, MAKE_AGAIN)
     check_choice('noise schedule', info['schedule'], SCHEDULES)
     check_choice('solver', info['sampler']['solver'], SOLVERS)
-    check_ranges(sampler_steps=info['sampler']['steps'], eta=info['sampler']['eta'])
+    check_ranges(sampler_steps=info['sampler']['steps'], eta=info['sampler']['eta'],
+                 recycles=info['sampler'].get('recycles'))
     known = _check_curves(path, info) and ('widths' not in info or _check_widths(path, info))
     known = known and _check_tasks(path, info)
     if 'training' in info:
@@ -195,4 +199,5 @@ def load(
     "A trained model, ready to be asked. Raises UserError as `load_model`, and when `task` is another one."
     model, info = load_model(name)
     _check_info(name, info)
-    return Prompter(model, info, task=task, device=device)
+    kind = PointPrompter if isinstance(model, ReadingGPT) else Prompter
+    return kind(model, info, task=task, device=device)

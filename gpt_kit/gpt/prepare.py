@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..networks.checks import UserError, check_ranges
 from ..networks.layers import hidden_widths, layers_text, resize_hidden
-from ..networks.registry import known_task, resize_task
+from ..networks.registry import known_task, resize_task, told_by_points
 from ..networks.store import Store
 from ..networks.weights import weight_scale
 
@@ -108,7 +108,8 @@ def _same_task(first, other): # as far as it is known
 
 def _check_alike(first, other): # can one model write the networks of both?
     a, b = (store.layout.layers for store in (first, other))
-    if first.conditions is not None or other.conditions is not None:
+    of_family = first.conditions is not None or other.conditions is not None
+    if of_family and not (told_by_points(first.info) and told_by_points(other.info)):
         raise UserError(f"{first.path} and {other.path} cannot be learned from together, since one of them "
                         "holds a family of tasks; collect more runs of the family into one store")
     alike = len(hidden_widths(a)) == len(hidden_widths(b)) and resize_hidden(b, hidden_widths(a)) == a
@@ -145,7 +146,8 @@ def describe_data(data:TrainData)->dict:
 def describe_tasks(
     data:TrainData,  # of a family's store
 )->dict:             # conditions, a list of C numbers each, and the best metric of any of its runs
-    "What a model has to know of each task of a family that it learns from, JSON-ready."
+    "What a model has to know of each task of a family that it learns from, JSON-ready; of points nothing."
+    if told_by_points(data.store.info): return dict(conditions=[], best=[])
     values, found = data.values[data.runs], {}
     bests = (values.amin(1) if data.minimize else values.amax(1)).tolist()
     for condition, best in zip(data.store.conditions[data.runs].tolist(), bests):

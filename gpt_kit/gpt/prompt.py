@@ -95,6 +95,7 @@ class Prompter:
         self.sampler = info.get('sampler', SAMPLER)
         own = getattr(model, 'layout', self.layout)        # what networks have, unless the model is told
         self.given = {} if own == self.layout else dict(layout=self.layout)
+        if 'recycles' in self.sampler: self.given['recycles'] = self.sampler['recycles']
         if task is None: return
         if 'tasks' in info: self.family = family_of(info, task)
         else: self.task = task_of(info, task)
@@ -126,7 +127,7 @@ class Prompter:
         return ask if hidden is None else ask._resized(hidden)
 
     def _with(self, its_task, **info): # the same model, for another task
-        new = Prompter(self.model, dict(self.info, **info), device=self.device)
+        new = type(self)(self.model, dict(self.info, **info), device=self.device)
         new.family, new.task = self.family, its_task
         if 'which' in self.given: new.given['which'] = self.given['which']
         return new

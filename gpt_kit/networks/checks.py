@@ -90,6 +90,9 @@ RANGES = dict(
     # of prompts and measurements
     sampler_steps=Range(1, 1000, 'number of steps of the sampler'),
     eta=Range(0, 1, 'share of fresh noise', False),
+    recycles=Range(0, 1000, 'number of guesses that are given back'),
+    n_latents=Range(1, 2**12, 'number of tokens that points become'),
+    n_rounds=Range(1, 1000, 'number of rounds'),
     guidance=Range(0, 10, 'guidance, how much to listen to the start,', False),
     n=Range(1, 2**20, 'number of networks'),
     updates=Range(1, 10_000, 'number of updates'),

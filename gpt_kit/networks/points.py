@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['KINDS', 'UNSEEN_KINDS', 'LEAST_POINTS', 'MOST_POINTS', 'UNSEEN_FROM', 'DRAWN', 'PointSource', 'drawn_points',
-           'point_task', 'source_of', 'point_sets']
+           'point_task', 'source_of', 'PointFamily', 'point_sets']
 
 # %% ../../nbs/networks/21_points.ipynb #imports
 import math
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor
@@ -228,15 +228,23 @@ def source_of(
                         "and a number")
     return PointSource([*KINDS][kind], number)
 
-def _task_of(condition): # of the family
+def _task_of(condition, hidden): # of the family
     source = source_of(condition)
-    return point_task(*source.points(), fresh=source.fresh())
+    return point_task(*source.points(), fresh=source.fresh(), hidden=hidden)
 
-@register_family('point-sets')
-def point_sets()->Family:
+class PointFamily(Family):
+    "A family whose tasks a model is told by their points. Its conditions are names alone, and mean nothing."
+
+def point_sets(
+    hidden:int=16,  # neurons of the networks
+)->PointFamily:
     "12,288 sets of six kinds to train on, and 1,000 of each of seven kinds that are held out."
     seen = [k for k, kind in enumerate(KINDS) if kind not in UNSEEN_KINDS]
     known = [(k, i) for i in range(2048) for k in seen]
     unseen = [(k, UNSEEN_FROM + i) for i in range(1000) for k in range(len(KINDS))]
-    return Family('point-sets', _task_of, torch.tensor(known).float(), torch.tensor(unseen).float(),
-                  labels=['kind', 'number'])
+    name = 'point-sets' if hidden == 16 else f'point-sets-{hidden}'
+    return PointFamily(name, partial(_task_of, hidden=hidden), torch.tensor(known).float(),
+                       torch.tensor(unseen).float(), labels=['kind', 'number'])
+
+register_family('point-sets')(point_sets)
+for hidden in (4, 8, 12, 24, 32): register_family(f'point-sets-{hidden}')(partial(point_sets, hidden))

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['WIDEST', 'DEEPEST', 'NAMED', 'check_task', 'known_task_or_family', 'known_task', 'get_task_or_family', 'get_task',
-           'get_family', 'task_or_family_of', 'task_of', 'family_of', 'resize_task']
+           'get_family', 'task_or_family_of', 'task_of', 'told_by_points', 'family_of', 'resize_task']
 
 # %% ../../nbs/networks/12_registry.ipynb #imports
 import copy
@@ -19,6 +19,7 @@ import gpt_kit.networks.points
 from .checks import UserError, closest
 from .datasets import picture_task
 from .families import FAMILIES, Family
+from .points import PointFamily
 from .layers import build_net, resize_hidden
 from .tasks import TASKS, USUAL_WIDTHS, Task, digits, sized_name
 
@@ -176,6 +177,14 @@ def task_of(
 )->Task:
     "The task of a store or a model. Raises UserError as `task_or_family_of`, and for a family."
     return _one(task_or_family_of(info, task))
+
+def told_by_points(
+    info:dict,  # what a store or a model says about itself
+)->bool:
+    "Is it for one of the kit's families whose tasks a model is told by their points?"
+    if 'family' not in info and 'tasks' not in info: return False
+    try: return isinstance(known_task_or_family(info['task']), PointFamily)
+    except (UserError, OSError): return False
 
 def family_of(
     info:dict,                    # what a store or a model says about itself

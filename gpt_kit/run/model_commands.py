@@ -126,11 +126,11 @@ def _behaviours(data, config, task): # one for each width
     tasks = [task and resize_task(task, hidden_widths(d.store.layout.layers)) for d in data]
     return [behaviour_for(d, weight, loss_gap=gap, task=own) for d, own in zip(data, tasks)]
 
-def _seconds_of_step(model, data, config, behaves, **how): # a mean over widths
+def _seconds_of_step(model, data, config, behaves, criteria, **how): # a mean over widths
     from gpt_kit.gpt.presets import seconds_per_step
     runs = [len(d.runs) for d in data]
-    seconds = [seconds_per_step(model, d, config, behaviour=b, layout=d.store.layout, **how)
-               for d, b in zip(data, behaves)]
+    seconds = [seconds_per_step(model, d, config, behaviour=b, criterion=c, layout=d.store.layout, **how)
+               for d, b, c in zip(data, behaves, criteria)]
     return sum(n*s for n, s in zip(runs, seconds))/sum(runs)
 
 def _say_curves(model, curves):
@@ -142,8 +142,10 @@ def _say_curves(model, curves):
 
 def _finish_training(out, data, history, task, device):
     from gpt_kit.gpt.calibrate import calibrate_model
+    from gpt_kit.networks.registry import told_by_points
     n = sum(len(d.held_out) for d in data)
     if history: print(f"{out}: loss on {n} held-out runs {history[-1]['held_out']:.4f}")
+    if told_by_points(data[0].store.info): return       # it has practised to have what it is asked for
     try: _say_curves(out, calibrate_model(out, [d.store for d in data], task=task, device=device))
     except (UserError, OSError) as e: print(f"{out} is not calibrated: {e}")
 
@@ -173,9 +175,9 @@ def _train(
     "Train a model of the networks in a store."
     import torch
     from gpt_kit.gpt.loop import SingleProcess, check_model_place, get_device
-    from gpt_kit.gpt.model import GPT
     from gpt_kit.gpt.presets import get_world, usual_world
     from gpt_kit.gpt.prepare import prepare_stores
+    from gpt_kit.gpt.reading_loss import make_model
     from gpt_kit.gpt.train import train_gpt
     from gpt_kit.networks.registry import task_or_family_of
     from gpt_kit.networks.store import Store
@@ -189,17 +191,17 @@ def _train(
     if task: task = task_or_family_of(stores[0].info, task)
     world = get_world(preset) if preset else usual_world(stores[0], tokens or 'neuron', task, behaviour)
     data = prepare_stores(stores, f'test_{metric or world.metric}')
-    n = len(stores[0].info.get('family', ())) or None
-    sizes = _given(tokens=tokens, width=width, depth=depth, heads=heads, condition=condition, n_conditions=n)
+    sizes = _given(tokens=tokens, width=width, depth=depth, heads=heads, condition=condition)
     config = replace(world.training, **changes)
     pairs = dict(sampling=world.sampling, power=world.power) | _given(sampling=sampling, power=power)
     torch.manual_seed(seed)
-    model = GPT(stores[0].layout.layers, **dict(metric_scale=data[0].metric_scale) | world.model | sizes)
+    model, criteria = make_model(data, **dict(metric_scale=data[0].metric_scale) | world.model | sizes)
     behaves = _behaviours(data, config, task)
-    each = _seconds_of_step(model, data, config, behaves, sampling=pairs['sampling'], device=device)
+    each = _seconds_of_step(model, data, config, behaves, criteria, sampling=pairs['sampling'], device=device)
     if engine.main: print(_training_costs(out, data, model, config, each))
     history = train_gpt(model, data, config, out, seed=seed, **pairs, device=device, engine=engine,
-                        every=max(100, config.steps//100), behaviour=behaves, sampler=world.sampler)
+                        every=max(100, config.steps//100), behaviour=behaves, sampler=world.sampler,
+                        criterion=criteria)
     if engine.main: _finish_training(out, data, history, task, device)
 
 # %% ../../nbs/run/06_model_commands.ipynb #prompt
