@@ -12,7 +12,7 @@ from .prompt import Prompter
 from .reading import point_table
 from ..networks.checks import UserError
 from ..networks.layers import hidden_widths
-from ..networks.points import point_task
+from ..networks.points import point_task, source_of
 from ..networks.registry import resize_task
 
 # %% ../../nbs/gpt/18_ask_points.ipynb #prompter
@@ -30,7 +30,8 @@ class PointPrompter(Prompter):
         if data is None: return super().at(hidden, condition=condition)
         if condition is not None: raise UserError("points, or the condition of a source: give one of them")
         own, = hidden_widths(self.layout.layers)
-        ask = self._told(point_task(*data, hidden=own), known=False)
+        task = point_task(*data, hidden=own)
+        ask = self._told(task, task.test, known=False)
         return ask if hidden is None else ask._resized(hidden)
 
     def _for_task(self, condition):
@@ -38,11 +39,11 @@ class PointPrompter(Prompter):
         known = condition in set(map(tuple, self.family.conditions.tolist()))
         task = self.family.task(condition)
         if 'layout' in self.given: task = resize_task(task, hidden_widths(self.layout.layers))
-        return self._told(task, known)
+        return self._told(task, source_of(condition).points(), known)
 
-    def _told(self, task, known): # the same model, asked about a task's points
-        new = self._with(task, best=0., seen=[0., max(self.info['seen'])], known=known)
-        new.given['which'] = point_table(*task.train)[None].to(self.device)
+    def _told(self, task, points, known): # the same model, asked about these points
+        new = self._with(task, best=0., seen=[0., 1.], known=known)     # guessing has log 2, about .69
+        new.given['which'] = point_table(*points)[None].to(self.device)
         return new
 
     def _unsaid(self):

@@ -139,7 +139,7 @@ WORLDS = {  # name: what is not as usual
                          training=dict(steps=6400, lr=5e-3, behaviour=20., loss_gap=20., hide=.25),
                          sampler=dict(SAMPLER, steps=30, eta=.1)),
     'points-loss': dict(task='point-sets', metric='loss', runs=12_288, recipe=POINTS_RECIPE,
-                        model=dict(width=128, heads=4), sampling='reach', power=1.5,
+                        model=dict(width=160, heads=5), sampling='reach', power=1.5,
                         training=dict(steps=12_000, batch=32, lr=5e-3, optimizer='muon', beta2=.98,
                                       ema=.998, behaviour=0., hide=.4),
                         sampler=dict(solver='ddim', steps=1, eta=0., recycles=15))}

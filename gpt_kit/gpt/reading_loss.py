@@ -8,6 +8,7 @@ __all__ = ['PointSets', 'turn_alike', 'ReadingLoss', 'make_model']
 # %% ../../nbs/gpt/17_reading_loss.ipynb #imports
 import math
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -35,7 +36,7 @@ class PointSets:
         self.points, self.fresh = (torch.stack([point_table(*getattr(t, split), n) for t in tasks])
                                    for split, n in zip(('train', 'test'), sizes))       # (T, N, 4), (T, M, 4)
         self.best = torch.full((len(tasks),), math.inf)
-        self.best.index_reduce_(0, self.find(conditions), best, 'amin')
+        np.minimum.at(self.best.numpy(), self.find(conditions).numpy(), best.numpy())
 
     def find(self,
         conditions,  # (B, C) tensor, or a list of tuples

@@ -243,8 +243,10 @@ def point_sets(
     known = [(k, i) for i in range(2048) for k in seen]
     unseen = [(k, UNSEEN_FROM + i) for i in range(1000) for k in range(len(KINDS))]
     name = 'point-sets' if hidden == 16 else f'point-sets-{hidden}'
+    dials = {'kind of points': (0., len(KINDS) - 1.), 'unseen set': (0., 999.)}
     return PointFamily(name, partial(_task_of, hidden=hidden), torch.tensor(known).float(),
-                       torch.tensor(unseen).float(), labels=['kind', 'number'])
+                       torch.tensor(unseen).float(), labels=['kind', 'number'], dials=dials,
+                       encode=lambda kind, number: (round(kind), UNSEEN_FROM + round(number)))
 
 register_family('point-sets')(point_sets)
 for hidden in (4, 8, 12, 24, 32): register_family(f'point-sets-{hidden}')(partial(point_sets, hidden))
