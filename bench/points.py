@@ -2,8 +2,8 @@
 
 python bench/points.py [MODEL] [--sets 1000] [--aligned 100] [--rounds 1 2 4 8 12 16 24]
 
-Of each of the seven kinds of sets as many as --sets; 64 points each, networks 2-16-1, one sample, none picked.
-The rates of Adam and SGD are chosen on other sets. Prints its figures and writes build/points.json.
+Of each of the seven kinds of sets as many as --sets; 64 points each, networks 2-16-1, one sample, none
+picked. The rates of Adam and SGD are chosen on other sets. Prints its figures and writes build/points.json.
 """
 import argparse
 

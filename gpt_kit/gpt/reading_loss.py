@@ -51,7 +51,7 @@ def turn_alike(
     rows:list,       # of (B, D) weights of networks with one hidden layer and one output
     sets:list,       # of (B, N, 4) tables of points in the plane
     generator:torch.Generator,
-)->tuple[list,list]: # the same, each of the B turned by an angle of its own, half of them mirrored, half swapped
+)->tuple[list,list]: # the same, each of the B turned by its own angle, half of them mirrored, half swapped
     "Turn points about the origin and networks with them: losses stay what they are."
     (B, D), device = rows[0].shape, rows[0].device
     angle = 2*math.pi*torch.rand(B, generator=generator)

@@ -208,7 +208,7 @@ def save_model(
                         "train with a smaller learning rate")
     write_tensors(path, tensors, dict(info, kind='model'))
 
-def _check_config(config, engine, behaviours, data):
+def _check_config(config, engine, behaviours, data, criterion): # -> a criterion for each of the data
     if len(behaviours) != len(data):
         raise UserError(f"{len(data)} stores, but {len(behaviours)} losses of behaviour; give each its own")
     for behaviour in behaviours:
@@ -221,6 +221,9 @@ def _check_config(config, engine, behaviours, data):
     if config.batch % engine.parts:
         raise UserError(f"a batch of {config.batch} pairs cannot be divided into {engine.parts} equal parts "
                         f"(processes × accumulation); choose a multiple of {engine.parts}")
+    criteria = criterion if isinstance(criterion, list) else [criterion]*len(data)
+    if len(criteria) == len(data): return criteria
+    raise UserError(f"{len(data)} stores, but {len(criteria)} criteria; give each its own")
 
 def lock_training(
     out:Path,  # the model's file
@@ -258,8 +261,7 @@ def train_gpt(
     "Train on a store and, once done, write the EMA model. Raises UserError for what cannot be trained."
     check_ranges(seed=seed, power=power, every=every)
     data, behaviours = (x if isinstance(x, list) else [x] for x in (data, behaviour))
-    criteria = criterion if isinstance(criterion, list) else [criterion]*len(data)
-    _check_config(config, engine, behaviours, data)
+    criteria = _check_config(config, engine, behaviours, data, criterion)
     out = check_model_place(out, sources=tuple(d.store.path for d in data))
     ab = SCHEDULES[check_choice('schedule', schedule, SCHEDULES)]()
     if augment is None: augment = model.config['tokens'] != 'neuron'
@@ -272,9 +274,8 @@ def train_gpt(
     @torch.inference_mode()
     def held_out(model):
         g = torch.Generator().manual_seed(0)
-        pairs = [draw(d, d.held_out, 512//len(data), g) for d in data]
-        losses = [measure(model, p, ab, g, device=device, **other)
-                  for measure, p, other in zip(criteria, pairs, others)]
+        losses = [f(model, draw(d, d.held_out, 512//len(data), g), ab, g, device=device, **other)
+                  for f, d, other in zip(criteria, data, others)]
         return sum(losses).item()/len(data)
     about = dict(describe_stores(data), config=model.config, seed=seed, sampling=sampling, power=power,
                  augment=augment, schedule=schedule)
