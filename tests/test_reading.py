@@ -7,6 +7,7 @@ import torch
 from gpt_kit.gpt.load import load
 from gpt_kit.gpt.loop import TrainConfig
 from gpt_kit.gpt.prepare import describe_stores, prepare_stores
+from gpt_kit.gpt.presets import usual_world
 from gpt_kit.gpt.reading import point_losses, point_table, training_gradient
 from gpt_kit.gpt.reading_loss import PointSets, ReadingLoss, make_model
 from gpt_kit.gpt.train import sample_pairs, sample_reach, train_gpt
@@ -175,3 +176,10 @@ def test_quiet(ask):
     with warnings.catch_warnings():
         warnings.simplefilter('error')
         ask.at(data=drawn_points('heart'))(0., n=2)
+
+
+def test_usual(stores):
+    "Whoever names no preset gets the one of points."
+    world = usual_world(stores[1])
+    assert (world.sampling, world.sampler['recycles'], world.training.hide) == ('reach', 15, .4)
+    assert world.layers == stores[1].layout.layers

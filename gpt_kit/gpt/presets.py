@@ -27,7 +27,7 @@ from ..networks.datasets import CIFAR10_RECIPE, MNIST_RECIPE
 from ..networks.layers import read_layers
 from ..networks.symmetry import hidden_groups
 from ..networks.families import Family
-from ..networks.registry import get_task_or_family, task_or_family_of
+from ..networks.registry import get_task_or_family, task_or_family_of, told_by_points
 from ..networks.tasks import Task, cnn, mlp
 from ..networks.weights import Layout
 
@@ -159,6 +159,7 @@ def usual_world(
 )->World:
     "What is usual for the networks of a store: prompted with their first test metric."
     layers = store.layout.layers
+    if told_by_points(store.info): return replace(get_world('points-loss'), layers=layers, runs=store.R)
     metric = next(m for m in store.metrics if m.startswith('test_')).removeprefix('test_')
     if behaviour is None: behaviour = _usual_behaviour(store, task)
     model, training = default_model(layers, tokens), default_training(layers, tokens, behaviour)
