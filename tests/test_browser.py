@@ -458,12 +458,15 @@ def test_playground(playground):
     pad, g = widget.locator('canvas[role=application]'), torch.Generator().manual_seed(0)
     pad.scroll_into_view_if_needed(); page.wait_for_timeout(2000)
     page.evaluate(SURFACE_SCRIPT)
-    box = pad.bounding_box()
     mode = widget.locator('select').first
-    def press(kind):
-        x, y = (60 + 300*torch.rand(2, generator=g)).tolist()
-        page.evaluate(f'window.press({x}, {y})')
+    def press(x, y):
+        box = pad.bounding_box()                # figures above may still be drawn, and move it
         page.mouse.move(box['x'] + x, box['y'] + y); page.mouse.down(); page.mouse.up()
+    def answered():
+        x, y = (60 + 300*torch.rand(2, generator=g)).tolist()
+        pad.scroll_into_view_if_needed()
+        page.evaluate(f'window.press({x}, {y})')
+        press(x, y)
         page.wait_for_function('window.changed !== null', timeout=20_000)
         page.wait_for_timeout(400)
         return page.evaluate('window.changed')
@@ -471,15 +474,14 @@ def test_playground(playground):
         times = []
         for i in range(12):
             mode.select_option(index=i % 2)
-            times.append(press(i % 2))
+            times.append(answered())
         return dict(surface=times)
     found = measured(presses, dict(surface=150))
     record(pad_ms=found['surface'])
     screenshot(widget, 'playground')
     for i in range(200):
         if i % 20 == 0: mode.select_option(index=int(torch.randint(3, (), generator=g)))
-        x, y = (20 + 380*torch.rand(2, generator=g)).tolist()
-        page.mouse.move(box['x'] + x, box['y'] + y); page.mouse.down(); page.mouse.up()
+        press(*(20 + 380*torch.rand(2, generator=g)).tolist())
     page.wait_for_timeout(3000)
     said = widget.locator('.widget-html-content').last.text_content()
     assert 'Error' not in said and widget.locator('[role=alert]:visible').count() == 0, said

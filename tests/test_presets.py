@@ -13,7 +13,7 @@ from gpt_kit.gpt.presets import (PRESETS, WORLDS, default_model, default_trainin
 from gpt_kit.gpt.train import Pairs, diffusion_loss
 from gpt_kit.networks.checks import UserError
 from gpt_kit.networks.layers import read_layers
-from gpt_kit.networks.registry import get_task_or_family
+from gpt_kit.networks.registry import get_task, get_task_or_family
 from gpt_kit.networks.tasks import mlp
 from gpt_kit.networks.weights import Layout
 
