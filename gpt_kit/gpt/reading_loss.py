@@ -17,6 +17,7 @@ from .model import GPT
 from .prepare import TrainData
 from .reading import ReadingGPT, point_losses, point_table
 from .train import Pairs, Part, diffusion_loss, draw_steps, even_error, noise_bins
+from ..networks.checks import check_ranges
 from ..networks.points import PointFamily
 from ..networks.registry import family_of, told_by_points
 from ..networks.weights import Layout
@@ -81,6 +82,7 @@ class ReadingLoss:
         reach:float=4.,    # of the loss, where as little as possible was asked for
         rounds:int=10,     # most rounds, of which all but one only look
     ):
+        check_ranges(n_rounds=rounds)
         self.sets, self.layout, self.scale = sets, data.store.layout, data.scale
         self.weights, self.gap, self.reach, self.rounds = weights, gap, reach, rounds
 
