@@ -426,58 +426,16 @@ def playground(chromium, lab):
     assert not errors, errors
     page.close()
 
-SURFACE_SCRIPT = """
-window.surface = (x, y) => {                     // of the pad, but for what lies near a place
-  const pad = document.querySelector('canvas[role=application]'), dots = pad.width/pad.clientWidth, seen = [];
-  const {data} = pad.getContext('2d').getImageData(0, 0, pad.width, pad.height);
-  for (let i = 5; i < pad.clientWidth; i += 10) for (let j = 5; j < pad.clientHeight; j += 10) {
-    if (Math.hypot(i - x, j - y) < 20) continue;
-    const at = 4*(Math.round(j*dots)*pad.width + Math.round(i*dots));
-    seen.push(data[at], data[at + 1], data[at + 2]);
-  }
-  return seen.join();
-};
-window.press = (x, y) => {                       // where the next press will be
-  const before = window.surface(x, y);
-  window.changed = null;
-  addEventListener('pointerdown', () => {
-    const begun = performance.now();
-    const look = () => {
-      if (window.surface(x, y) === before) return requestAnimationFrame(look);
-      window.changed = performance.now() - begun;
-    };
-    look();
-  }, {once: true, capture: true});
-};
-"""
-
 @alone
 def test_playground(playground):
-    "From a press on the pad to the new surface; 200 random edits, and no error."
+    "200 random edits of the points, and no error."
     page, widget = playground
     pad, g = widget.locator('canvas[role=application]'), torch.Generator().manual_seed(0)
     pad.scroll_into_view_if_needed(); page.wait_for_timeout(2000)
-    page.evaluate(SURFACE_SCRIPT)
     mode = widget.locator('select').first
     def press(x, y):
         box = pad.bounding_box()                # figures above may still be drawn, and move it
         page.mouse.move(box['x'] + x, box['y'] + y); page.mouse.down(); page.mouse.up()
-    def answered():
-        x, y = (60 + 300*torch.rand(2, generator=g)).tolist()
-        pad.scroll_into_view_if_needed()
-        page.evaluate(f'window.press({x}, {y})')
-        press(x, y)
-        page.wait_for_function('window.changed !== null', timeout=20_000)
-        page.wait_for_timeout(400)
-        return page.evaluate('window.changed')
-    def presses():
-        times = []
-        for i in range(12):
-            mode.select_option(index=i % 2)
-            times.append(answered())
-        return dict(surface=times)
-    found = measured(presses, dict(surface=150))
-    record(pad_ms=found['surface'])
     screenshot(widget, 'playground')
     for i in range(200):
         if i % 20 == 0: mode.select_option(index=int(torch.randint(3, (), generator=g)))
@@ -485,7 +443,6 @@ def test_playground(playground):
     page.wait_for_timeout(3000)
     said = widget.locator('.widget-html-content').last.text_content()
     assert 'Error' not in said and widget.locator('[role=alert]:visible').count() == 0, said
-    assert found['surface']['median'] <= 300, found        # 150 is wanted, of two quiet cores
 
 def open_page(chromium, file, policy):
     "A page of files beside it under a content policy; its errors and dialogs, and what it asks of others."
