@@ -10,6 +10,7 @@ __all__ = ['CANVAS_SCRIPT', 'REST', 'FILM_PAGE', 'changes', 'json_ready', 'Plotl
 import asyncio
 import html
 import json
+import threading
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -176,6 +177,8 @@ REST = .15     # seconds without a newer value before slow work begins
 class Live(W.VBox):
     "Controls above a figure that stays in step with them."
     moving = False       # is the job at work, and may move controls?
+    worker = None        # in which thread; the page's messages may come in another one
+    again = False        # did a control move meanwhile?
 
     def __init__(self,
         job:Callable,    # () -> iterator of drawings, and of text to show while it is busy
@@ -196,7 +199,9 @@ class Live(W.VBox):
 
     def refresh(self, change=None)->None:
         "Start the job anew, unless it moved a control itself; what is left of an older one is dropped."
-        if self.moving: return
+        if self.moving:
+            if threading.get_ident() != self.worker: self.again = True     # a person did it, not the job
+            return
         def begin(): yield from self.job()         # so that even a job that fails at once fails in `step`
         self.running, self.patience = begin(), REST
         self.advance(self.running)
@@ -213,11 +218,14 @@ class Live(W.VBox):
 
     def step(self)->bool:     # is what comes next slow?
         "Compute the next piece of the job that runs."
-        self.moving, item = True, None
+        self.moving, self.worker, item = True, threading.get_ident(), None
         try: self.show(item := next(self.running))
         except StopIteration: self.done()
         except Exception as e: self.fail(e)
         finally: self.moving = False
+        if self.again:
+            self.again = False
+            self.refresh()
         return isinstance(item, str)
 
     def finish(self)->None:
