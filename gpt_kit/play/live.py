@@ -178,7 +178,7 @@ class Live(W.VBox):
     "Controls above a figure that stays in step with them."
     moving = False       # is the job at work, and may move controls?
     worker = None        # in which thread; the page's messages may come in another one
-    again = False        # did a control move meanwhile?
+    missed = False       # did a control move meanwhile?
 
     def __init__(self,
         job:Callable,    # () -> iterator of drawings, and of text to show while it is busy
@@ -200,7 +200,7 @@ class Live(W.VBox):
     def refresh(self, change=None)->None:
         "Start the job anew, unless it moved a control itself; what is left of an older one is dropped."
         if self.moving:
-            if threading.get_ident() != self.worker: self.again = True     # a person did it, not the job
+            if threading.get_ident() != self.worker: self.missed = True     # a person did it, not the job
             return
         def begin(): yield from self.job()         # so that even a job that fails at once fails in `step`
         self.running, self.patience = begin(), REST
@@ -223,8 +223,8 @@ class Live(W.VBox):
         except StopIteration: self.done()
         except Exception as e: self.fail(e)
         finally: self.moving = False
-        if self.again:
-            self.again = False
+        if self.missed:
+            self.missed = False
             self.refresh()
         return isinstance(item, str)
 
