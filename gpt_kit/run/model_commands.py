@@ -215,7 +215,11 @@ def _condition(text): # '1,0' -> (1., 0.)
     except ValueError as e:
         raise UserError(f"a condition is numbers with commas between, such as 1,0,1, not {text!r}") from e
 
-def _dialled(ask, hidden, condition): # for another width, or another task of its family
+def _dialled(ask, hidden, condition, points=None): # for another width, task of its family, or table
+    from gpt_kit.gpt.ask_points import ask_about
+    if points is not None:
+        ask, table = ask_about(ask, points)
+        print(f'{points}: {table.note}')
     return ask.at(hidden and _widths(hidden), condition=condition and _condition(condition))
 
 @command
@@ -225,6 +229,7 @@ def _prompt(
     start:str=None,     # network to start from: a state_dict in .safetensors or .pt (default: a random one)
     hidden:str=None,    # neurons of hidden layers, such as 40 or 32-16 (default: as the model's own networks)
     condition:str=None, # which task of a family, as numbers: 1,0,1,0,1,0,1,0,1,0
+    points:str=None,    # a CSV of numbers whose last column says which of two classes: a task to be read
     guidance:float=1.,  # how much to listen to the start; 0: not at all, a network from noise alone
     out:str=None,       # write the new network to this file: .safetensors for its state_dict, or .onnx
     seed:int=0,         # of the fresh start and the noise
@@ -241,7 +246,7 @@ def _prompt(
     from gpt_kit.networks.states import read_network
     check_ranges(sampler_steps=steps, updates=updates, seed=seed, guidance=guidance)
     if out: check_network_place(out, sources=(model_file(model), start))
-    ask = _dialled(_load(model, device, task), hidden, condition)
+    ask = _dialled(_load(model, device, task), hidden, condition, points)
     what, options = f"test {ask.metric} ({ask.info['metric']['unit']})", dict(seed=seed, steps=steps)
     if guidance:
         rows = unseen_starts(ask.task, 1, seed) if start is None else read_network(start, ask.layout)[None]
@@ -294,12 +299,6 @@ def _tuned(task, metric, rows, n_steps): # as `optimizer_grid`, after one step a
     found = optimizer_grid(task, rows, 1, at=()) + optimizer_grid(task, rows, n_steps, at=(), cosine=True)
     return sorted((t for t in found if t['metric'] == metric), key=lambda t: t['mean'])
 
-def _write_numbers(path, numbers):
-    from json import dumps
-    from gpt_kit.networks.files import write_whole
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, dumps(numbers, indent=1).encode())
-
 @command
 def _evaluate(
     model:str,          # a trained model: a file, or the name of one that comes with the kit
@@ -320,6 +319,7 @@ def _evaluate(
     from gpt_kit.gpt.load import model_file
     from gpt_kit.networks.store import Store
     from gpt_kit.networks.weights import measure
+    from gpt_kit.run.jobs import write_json
     check_ranges(starts=starts, start_seed=seed, sampler_steps=steps, opt_steps=opt_steps, guidance=guidance)
     if json: check_output(json, ('.json',), sources=(model_file(model), store))
     ask = _dialled(_load(model, device, task), hidden, condition)
@@ -345,4 +345,5 @@ def _evaluate(
                    **ask.sampler | _given(steps=steps),
                    prompt_alignment=r['alignment'], best_in_data=ask.best, best_prompt=mean,
                    best_prompt_std=std, best_prompt_second_test=second, baselines=baselines)
-    _write_numbers(json, numbers)
+    Path(json).parent.mkdir(parents=True, exist_ok=True)
+    write_json(json, numbers)
