@@ -426,23 +426,74 @@ def playground(chromium, lab):
     assert not errors, errors
     page.close()
 
+PRESSED = """() => {
+  const draw = CanvasRenderingContext2D.prototype.putImageData;
+  CanvasRenderingContext2D.prototype.putImageData = function(...what) {    // of a new surface alone
+    draw.apply(this, what);
+    if (window.pressed) requestAnimationFrame(t => { window.took = performance.now() - window.pressed; });
+  };
+  addEventListener('pointerdown', e => { window.pressed = e.timeStamp; window.took = null; }, true);
+}"""
+
+def press(page, pad, place):
+    box = pad.bounding_box()                # figures above may still be drawn, and move it
+    page.mouse.move(box['x'] + place[0], box['y'] + place[1]); page.mouse.down(); page.mouse.up()
+
+def places(n, seed):
+    return (20 + 380*torch.rand(n, 2, generator=torch.Generator().manual_seed(seed))).tolist()
+
+def drawn_pad(page, widget):
+    pad = widget.locator('canvas[role=application]')
+    pad.scroll_into_view_if_needed(); page.wait_for_timeout(2000)
+    return pad
+
 @alone
-def test_playground(playground):
+def test_playground_answers_in_time(playground):
+    "From a press on the pad to the page with another border: the median of 12."
+    page, widget = playground
+    pad = drawn_pad(page, widget)
+    page.evaluate(PRESSED)
+    def presses():
+        times = []
+        for place in places(12, 1):
+            press(page, pad, place)
+            assert until(page, lambda: page.evaluate('window.took'))
+            times.append(page.evaluate('window.took')); page.wait_for_timeout(1500)
+        return dict(border=times)
+    bars = dict(border=150)
+    found = measured(presses, bars)
+    record(playground_ms=found)
+    assert found['border']['median'] <= bars['border'], found
+
+@alone
+def test_playground_edits(playground):
     "200 random edits of the points, and no error."
     page, widget = playground
-    pad, g = widget.locator('canvas[role=application]'), torch.Generator().manual_seed(0)
-    pad.scroll_into_view_if_needed(); page.wait_for_timeout(2000)
-    mode = widget.locator('select').first
-    def press(x, y):
-        box = pad.bounding_box()                # figures above may still be drawn, and move it
-        page.mouse.move(box['x'] + x, box['y'] + y); page.mouse.down(); page.mouse.up()
-    screenshot(widget, 'playground')
-    for i in range(200):
-        if i % 20 == 0: mode.select_option(index=int(torch.randint(3, (), generator=g)))
-        press(*(20 + 380*torch.rand(2, generator=g)).tolist())
+    pad, modes = drawn_pad(page, widget), torch.randint(3, (10,), generator=torch.Generator().manual_seed(0))
+    for i, place in enumerate(places(200, 0)):
+        if i % 20 == 0: widget.locator('select').first.select_option(index=int(modes[i//20]))
+        press(page, pad, place)
     page.wait_for_timeout(3000)
     said = widget.locator('.widget-html-content').last.text_content()
     assert 'Error' not in said and widget.locator('[role=alert]:visible').count() == 0, said
+
+@alone
+def test_playground_reads_a_table(playground, tmp_path):
+    "A table from the disk is points on the pad, which are still there when the page is loaded again."
+    page, widget = playground
+    rows = [f'{i % 7},{i % 5},{"low" if i % 7 + i % 5 < 5 else "high"}' for i in range(90)]
+    (tmp_path/'mine.csv').write_text('length,width,size\n' + '\n'.join(rows))
+    with page.expect_file_chooser() as chooser: widget.locator('button', has_text='your table').click()
+    chooser.value.set_files(tmp_path/'mine.csv')
+    def counts(): return output(page, 'playground = Playground(').locator('p[role=status]').text_content()
+    assert until(page, lambda: '90' == str(sum(int(n) for n in re.findall(r'\d+', counts()))))
+    assert 'circles high, diamonds low' in widget.text_content()
+    before = counts()
+    screenshot(widget, 'playground')
+    page.keyboard.press('Control+s'); page.wait_for_timeout(2000)
+    page.reload(); page.wait_for_selector('text=/Python 3 .*\\| Idle/', timeout=60_000)
+    assert until(page, lambda: counts() == before)
+    assert 'circles high' in output(page, 'playground = Playground(').text_content()
 
 def open_page(chromium, file, policy):
     "A page of files beside it under a content policy; its errors and dialogs, and what it asks of others."
