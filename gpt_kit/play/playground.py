@@ -48,7 +48,7 @@ def wrong_text(
 )->str:
     "How good a network is, in words."
     found, n = {name: v.item() for name, v in measure(task, row[None]).items()}, len(task.test[1])
-    return f"{found['loss']:.2f} nats, {round(found['error']*n/100)} of {n} wrong"
+    return f"{found['loss']:.2f} nats, {round(found['error']*n/100)}/{n} wrong"
 
 def draw_playground(
     task:Task,         # of points
@@ -60,7 +60,7 @@ def draw_playground(
     layout, names = Layout(task.layers), [f'other{i}' for i in range(len(others))]
     titles = {name: f'{words}: ' + ('...' if other is None else wrong_text(task, other))
               for name, (words, other) in zip(names, others.items())}
-    titles['units'] = f'the answer: {wrong_text(task, row)}; its neurons'
+    titles['units'] = f'its neurons: {wrong_text(task, row)}'
     fig = Drawing([[*names, 'units']], titles, height=360)
     for name, other in zip(names, others.values()):
         shown = torch.zeros(layout.D) if other is None else other       # the same traces at all times
