@@ -58,8 +58,7 @@ def test_more_rounds_are_better(ask):
     for rounds in (1, 4, 16):
         mean = 0.
         for kind in range(6):
-            one = ask.at(condition=(kind, UNSEEN_FROM + 1501))
-            one.given['recycles'] = rounds - 1
+            one = ask.at(condition=(kind, UNSEEN_FROM + 1501), rounds=rounds)
             mean += measure(one.task, one(0., n=8).rows)['error'].mean().item()/6
         error[rounds] = mean
     assert error[1] > error[4] + 3 > error[16] + 4, error
@@ -72,11 +71,8 @@ def test_what_it_does_not_depend_on(ask):
     mixed = torch.randperm(len(X), generator=torch.Generator().manual_seed(0))
     rows = face(0., n=3).rows
     assert torch.allclose(ask.at(data=(X[mixed], y[mixed]))(0., n=3).rows, rows, atol=2e-2)
-    filled = face.at(16)
+    filled, short = face.at(rounds=3), face.at(rounds=3)
     filled.given['which'] = point_table(X, y, 150)[None]
-    filled.given['recycles'] = 2
-    short = face.at(16)
-    short.given['recycles'] = 2
     assert torch.allclose(filled(0., n=3).rows, short(0., n=3).rows, atol=1e-3)
     starts = start_rows(face.task, range(3))
     noise = torch.randn(3, 65, generator=torch.Generator().manual_seed(1))

@@ -6,9 +6,11 @@
 __all__ = ['PointPrompter', 'ask_about']
 
 # %% ../../nbs/gpt/18_ask_points.ipynb #imports
+from copy import copy
+
 from .prompt import Prompter
 from .reading import point_table
-from ..networks.checks import UserError
+from ..networks.checks import UserError, check_ranges
 from ..networks.layers import hidden_widths
 from ..networks.point_tables import read_table_points
 from ..networks.points import point_task, source_of
@@ -23,12 +25,21 @@ class PointPrompter(Prompter):
         condition:tuple|None=None,    # of its family: which source of points
         data:tuple|None=None,         # points (N, 2) about -1..1 and their classes (N,), 0 or 1
         fresh:tuple|None=None,        # other points and their classes, to measure on
+        rounds:int|None=None,         # guesses, each but the first after a look at the one before
     )->'PointPrompter':
         """The same model, asked about other points, or for networks of another width. The loss that is
         prompted and measured is that on fresh points where there are some, or a source of them, else that
         on the points themselves. Raises UserError for what are no points, and as `Prompter.at`."""
-        if data is None: return super().at(hidden, condition=condition)
-        if condition is not None: raise UserError("points, or the condition of a source: give one of them")
+        check_ranges(n_rounds=rounds)
+        if data is not None and condition is not None:
+            raise UserError("points, or the condition of a source: give one of them")
+        ask = super().at(hidden, condition=condition) if data is None else self._about(data, fresh, hidden)
+        if rounds is None: return ask
+        new = copy(ask)
+        new.given = ask.given | dict(recycles=rounds - 1)
+        return new
+
+    def _about(self, data, fresh, hidden):
         own, = hidden_widths(self.layout.layers)
         task, n = point_task(*data, fresh=fresh, hidden=own), len(data[1])
         ask = self._told(task, [t[:n] for t in task.train], known=False)
