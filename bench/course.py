@@ -30,13 +30,15 @@ def counts(path):
             open_text = re.sub(r'<details>.*?</details>|<[^>]*>', '', source, flags=re.S)
             found['words'] += len(open_text.split())
         elif not folded and not source.startswith('#| hide'):
-            found['lines'] += sum(bool(line.strip()) and not line.startswith('#|') for line in source.split('\n'))
+            lines = [line for line in source.split('\n') if line.strip() and not line.startswith('#|')]
+            found['lines'] += len(lines)
     return found
 
 
 def main():
     jobs, total = {job.name: job for job in all_jobs(ROOT/'nbs')}, {}
-    print(f"{'lesson':22}" + ''.join(f'{name:>12}' for name in ('words', 'lines', 'exercises', 'predictions', 'min')))
+    heads = 'words', 'lines', 'exercises', 'predictions', 'minutes'
+    print(f"{'lesson':22}" + ''.join(f'{head:>12}' for head in heads))
     for name in COURSE:
         found = counts(jobs[name].path)
         found['minutes'] = found['words']/200 + found['lines']/10

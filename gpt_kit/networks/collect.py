@@ -33,6 +33,7 @@ def momentum_update(rows, grad, state, lr, *, momentum=.9, nesterov=True):
     v = state.setdefault('v', torch.zeros_like(rows)).mul_(momentum).add_(grad)
     rows.addcmul_(grad.add_(v, alpha=momentum) if nesterov else v, lr, value=-1)
 
+# %% ../../nbs/networks/03_collect.ipynb #minibatches
 def adam_update(rows, grad, state, lr, *, betas=(.9, .999), eps=1e-8):
     "Adam, in place; as torch.optim.Adam, weight decay added to the gradient."
     t = state['t'] = state.get('t', 0) + 1
@@ -45,7 +46,6 @@ OPTIMIZERS = dict(
     momentum=partial(momentum_update, nesterov=False),
     nesterov=momentum_update, adam=adam_update)
 
-# %% ../../nbs/networks/03_collect.ipynb #descend
 def minibatches(
     n:int,                     # inputs in the training set
     batch:int,                 # inputs in a minibatch; the last of an epoch may be smaller
@@ -65,6 +65,7 @@ def as_column(value:float|Tensor, rows:Tensor)->Tensor: # (K, 1), or (1, 1) for 
     "A number for each of K rows, or one for all."
     return torch.as_tensor(value, dtype=torch.float32, device=rows.device).reshape(-1, 1)
 
+# %% ../../nbs/networks/03_collect.ipynb #descend
 def optimize(
     task:Task,
     rows:Tensor,                 # (K, D) where the networks start
@@ -185,7 +186,6 @@ def run_seeds(
     check_ranges(collection_seed=seed, runs=n)
     return [seed*2**20 + k for k in range(n)]
 
-# %% ../../nbs/networks/03_collect.ipynb #train-runs
 def kept_rows(
     runs:Iterator,  # (step, rows (K, D)), as `optimize` gives them
     steps:Tensor,   # (K, S) what to keep of each

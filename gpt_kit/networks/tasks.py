@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CLASSIFICATION', 'TASKS', 'USUAL_WIDTHS', 'Metric', 'cross_entropy', 'error_percent', 'uniform_start',
-           'kaiming_start', 'Task', 'classification', 'register_task', 'mlp', 'sized_name', 'digits', 'cnn',
+           'kaiming_start', 'Task', 'register_task', 'mlp', 'sized_name', 'classification', 'digits', 'cnn',
            'digits_cnn']
 
 # %% ../../nbs/networks/01_tasks.ipynb #imports
@@ -166,6 +166,36 @@ class Task:
         sizes = ', '.join(f"{split} {len(y)}" for split, (_, y) in self.inputs.items())
         return f"Task({self.name}: {layers_text(self.layers)}; {sizes})"
 
+# %% ../../nbs/networks/01_tasks.ipynb #names
+TASKS = {}  # name -> function that makes the task
+
+def register_task(
+    name:str,   # that files will know the task by
+):              # puts a function into `TASKS`
+    "Stands over a function that makes a task, and gives the task a short name."
+    def add(make):
+        TASKS[name] = make
+        return make
+    return add
+
+def mlp(
+    widths:tuple,  # inputs, hidden..., outputs
+)->nn.Sequential:
+    "A multi-layer perceptron with ReLU between its layers."
+    layers = []
+    for n_in, n_out in zip(widths, widths[1:]): layers += [['Linear', n_in, n_out, True], ['ReLU']]
+    return build_net(layers[:-1])
+
+USUAL_WIDTHS = dict(digits=(16,), mnist=(10,), fashion=(10,))   # hidden ones, of tasks that come in any
+
+def sized_name(
+    kind:str,      # one of `USUAL_WIDTHS`
+    widths:tuple,  # hidden ones
+)->str:
+    "What a task is called with networks of these widths: 'digits-32-16', and 'digits' with the usual ones."
+    if tuple(widths) == USUAL_WIDTHS[kind]: return kind
+    return '-'.join([kind, *map(str, widths or ['linear'])])
+
 # %% ../../nbs/networks/01_tasks.ipynb #classification
 def _warn_of_gaps(task): # classes that nobody can learn
     n_out = task.layers[-1][2]
@@ -204,35 +234,6 @@ def classification(
     return task
 
 # %% ../../nbs/networks/01_tasks.ipynb #digits
-TASKS = {}  # name -> function that makes the task
-
-def register_task(
-    name:str,   # that files will know the task by
-):              # puts a function into `TASKS`
-    "Stands over a function that makes a task, and gives the task a short name."
-    def add(make):
-        TASKS[name] = make
-        return make
-    return add
-
-def mlp(
-    widths:tuple,  # inputs, hidden..., outputs
-)->nn.Sequential:
-    "A multi-layer perceptron with ReLU between its layers."
-    layers = []
-    for n_in, n_out in zip(widths, widths[1:]): layers += [['Linear', n_in, n_out, True], ['ReLU']]
-    return build_net(layers[:-1])
-
-USUAL_WIDTHS = dict(digits=(16,), mnist=(10,), fashion=(10,))   # hidden ones, of tasks that come in any
-
-def sized_name(
-    kind:str,      # one of `USUAL_WIDTHS`
-    widths:tuple,  # hidden ones
-)->str:
-    "What a task is called with networks of these widths: 'digits-32-16', and 'digits' with the usual ones."
-    if tuple(widths) == USUAL_WIDTHS[kind]: return kind
-    return '-'.join([kind, *map(str, widths or ['linear'])])
-
 @register_task('digits')
 def digits(
     widths:tuple=(16,),  # hidden widths; () gives a linear classifier

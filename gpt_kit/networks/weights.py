@@ -91,7 +91,7 @@ def as_module(
     net.load_state_dict({name: p[0].cpu().clone() for name, p in layout.split(row[None]).items()})
     return net
 
-# %% ../../nbs/networks/02_weights.ipynb #start-rows
+# %% ../../nbs/networks/02_weights.ipynb #start-row
 def start_row(
     task:Task,                  # its `start` says how
     layout:Layout,              # of its networks
@@ -101,6 +101,7 @@ def start_row(
     parts = [task.start(shape, layout.fan_in[name], generator) for name, shape in layout.shapes.items()]
     return torch.cat([p.flatten() for p in parts]).float()
 
+# %% ../../nbs/networks/02_weights.ipynb #start-rows
 def start_rows(
     task:Task,
     seeds:Iterable[int], # one for each network, 0..2**32-1

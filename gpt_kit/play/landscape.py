@@ -139,7 +139,7 @@ def surface(
             values.append(task.metrics[metric].fn(logits, y))
     return torch.cat(values).clone().view(len(ys), len(xs))
 
-# %% ../../nbs/play/01_landscape.ipynb #map
+# %% ../../nbs/play/01_landscape.ipynb #map-metric
 @dataclass(frozen=True)
 class Landscape:
     "A plane and the metric on it."

@@ -28,7 +28,7 @@ from .parameters import check_parameters, read_notebook, read_yaml, with_paramet
 # %% ../../nbs/run/02_jobs.ipynb #find-jobs
 FOLDERS = 'networks', 'gpt', 'play', 'outside', 'pdiff', 'run', 'study', 'figures'   # in reading order
 COURSE = ('start', 'networks/tasks', 'networks/weights', 'networks/collect', 'networks/symmetry',
-          'gpt/diffusion', 'gpt/tokens', 'gpt/model', 'gpt/train', 'gpt/prompt', 'gpt/why', 'gpt/evaluate',
+          'gpt/diffusion', 'gpt/tokens', 'gpt/model', 'gpt/train', 'gpt/prompt', 'gpt/evaluate',
           'play/landscape', 'play/widgets', 'pdiff/pdiff', 'study/audit')            # all else is reference
 
 class Job(NamedTuple):
@@ -136,7 +136,8 @@ def read_or_empty(path:str|Path)->dict:
     except (OSError, ValueError): return {}
 
 def write_json(path:str|Path, value)->None:
-    "Write a JSON file whole or not at all."
+    "Write a JSON file whole or not at all; its folder is made."
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, json.dumps(value, indent=1, ensure_ascii=False).encode())
 
 def read_log(

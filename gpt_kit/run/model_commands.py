@@ -341,9 +341,7 @@ def _evaluate(
         print(f"{t['optimizer']:27}{t['steps']:7}   {t['mean']:.4g}")
         baselines[f"{t['optimizer']}_{t['steps'] if t['steps'] < opt_steps else 'full'}"] = t['mean']
     if not json: return
-    numbers = dict(model=str(model), metric=ask.metric, starts=starts, seed=seed, guidance=guidance,
-                   **ask.sampler | _given(steps=steps),
-                   prompt_alignment=r['alignment'], best_in_data=ask.best, best_prompt=mean,
-                   best_prompt_std=std, best_prompt_second_test=second, baselines=baselines)
-    Path(json).parent.mkdir(parents=True, exist_ok=True)
-    write_json(json, numbers)
+    write_json(json, dict(
+        model=str(model), metric=ask.metric, starts=starts, seed=seed, guidance=guidance,
+        **ask.sampler | _given(steps=steps), prompt_alignment=r['alignment'], best_in_data=ask.best,
+        best_prompt=mean, best_prompt_std=std, best_prompt_second_test=second, baselines=baselines))
