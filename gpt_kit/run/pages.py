@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['STYLE', 'PAGE', 'LESSON', 'GENERATOR', 'MADE_BY', 'figure_layout', 'figure_html', 'outputs_of', 'figures_html',
-           'fold_label', 'shown_output', 'link_pages', 'plain_title', 'prepare_notebook', 'render', 'page_html',
-           'made_here', 'check_pages', 'lesson_body']
+           'fold_label', 'shown_output', 'link_pages', 'typeset', 'plain_title', 'prepare_notebook', 'render',
+           'page_html', 'made_here', 'check_pages', 'lesson_body']
 
 # %% ../../nbs/run/05_pages.ipynb #imports
 import html
@@ -87,6 +87,20 @@ def link_pages(
         return f'[{m[1]}]({m[2]}.html)' if f'{to}.ipynb' in pages else m[1]
     return re.sub(r'\[([^\]]*)\]\(([\w./-]+)\.ipynb\)', link, text)
 
+_CODE = r'```.*?```|`[^`]*`'
+_FORMULA = r'\$\$(.+?)\$\$|(?<![\\$])\$(?![\s$])([^$`\n]+?)(?<!\s)\$'
+
+def typeset(
+    text:str,   # markdown
+)->str:
+    "Formulas between dollars become MathML, which browsers draw without a script; code stays as it is."
+    from latex2mathml.converter import convert
+    def drawn(m):
+        if not (m[1] or m[2]): return m[0]
+        latex = re.sub(r'\\big(?=\\[lr]Vert)', '', m[1] or m[2])         # which it does not know together
+        return convert(latex, display='block' if m[1] else 'inline')
+    return re.sub(f'{_CODE}|{_FORMULA}', drawn, text, flags=re.S)
+
 def plain_title(
     text:str,   # markdown
 )->str:
@@ -104,7 +118,7 @@ def prepare_notebook(
         tags = c.metadata.get('tags', [])
         if 'papermill-error-cell-tag' in tags or c.source.startswith('#| default_exp'): continue
         keep.append(c)
-        if c.cell_type == 'markdown': c.source = plain_title(link_pages(c.source, folder, pages))
+        if c.cell_type == 'markdown': c.source = typeset(plain_title(link_pages(c.source, folder, pages)))
         if c.cell_type != 'code': continue
         c.metadata['fold'] = fold_label(c)
         if c.source.startswith('#| export'): c.metadata['tags'] = tags + ['export']
