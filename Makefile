@@ -24,7 +24,7 @@ $(READY): settings.ini constraints.txt setup.py
 	@touch $@
 
 LESSONS = networks/tasks networks/weights networks/collect networks/symmetry gpt/diffusion gpt/tokens gpt/model gpt/train \
-          gpt/prompt gpt/why gpt/evaluate play/landscape play/widgets
+          gpt/prompt gpt/evaluate play/landscape play/widgets
 
 run: $(READY) ## the course without its last two lessons, with the sizes of nbs/run.yaml; ends in build/report/index.html
 	@echo "The course takes about 7 minutes on two cores and 1.4 GB of disk (make clean gives it back). Interrupt it when you like; make run goes on."

@@ -87,13 +87,13 @@ def link_pages(
         return f'[{m[1]}]({m[2]}.html)' if f'{to}.ipynb' in pages else m[1]
     return re.sub(r'\[([^\]]*)\]\(([\w./-]+)\.ipynb\)', link, text)
 
-_CODE = r'```.*?```|`[^`]*`'
+_CODE = r'\A# [^\n]*|```.*?```|`[^`]*`'     # and a title, which is text
 _FORMULA = r'\$\$(.+?)\$\$|(?<![\\$])\$(?![\s$])([^$`\n]+?)(?<!\s)\$'
 
 def typeset(
     text:str,   # markdown
 )->str:
-    "Formulas between dollars become MathML, which browsers draw without a script; code stays as it is."
+    "Formulas become MathML, which browsers draw without a script; code and the title stay as they are."
     from latex2mathml.converter import convert
     def drawn(m):
         if not (m[1] or m[2]): return m[0]
