@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['USUAL_RATES', 'RACERS', 'PANELS', 'find_models', 'open_model', 'unseen_start', 'sweep_prompts', 'map_answers',
            'OptimizerRun', 'optimizer_choices', 'optimizer_run', 'log_spaced', 'ExplorerView', 'draw_explorer',
-           'first_look', 'Explorer']
+           'Explorer', 'first_look']
 
 # %% ../../nbs/play/02_widgets.ipynb #imports
 from collections.abc import Iterator
@@ -191,35 +191,6 @@ def draw_explorer(view:ExplorerView)->Drawing:
     _draw_answer(fig, task, row)
     return fig
 
-# %% ../../nbs/play/02_widgets.ipynb #first
-def first_look(
-    name:str|Path|Prompter,  # of a shipped model, a path, or one that is open
-    *,
-    start:int=0,    # which untrained network
-)->Live:
-    "A prompt, and the network that comes: from a start, out of noise, or between the two."
-    ask = open_model(name)
-    task, prompt, (listen, words), tried = ask.task, prompt_slider(ask), listen_controls(), []
-    fit_listening(ask, listen, words)
-    m, row = task.metrics[ask.metric], unseen_start(task, start)[None]         # (1, D)
-    metric = ask.measure(row)
-    limit = colour_limit(filters(task, ask(row, ask.best, metric=metric, guidance=listen.value).rows[0]))
-    pictures = task.image and ask.layout.layers[0][0] == 'Linear'
-    titles = dict(weights='what its hidden neurons look for' if pictures else 'its first layer',
-                  digits='what it says to test inputs')
-    def job():
-        answer = ask(row, prompt.value, metric=metric, guidance=listen.value)
-        asked, got = prompt.value, answer.metric.item()
-        tried[:] = [*tried[-199:], (asked, got)]
-        titles['prompts'] = f'asked for {asked:.3g}, got {got:.3g} {m.unit}'
-        fig = Drawing([['prompts', 'weights', 'digits']], titles, height=400)
-        has = metric.item() if listen.value else None
-        draw_prompts(fig, 'prompts', m, tried, seen=ask.seen, best=ask.best, start=has)
-        draw_picture(fig, 'weights', filters(task, answer.rows[0]), limit)
-        _draw_answer(fig, task, answer.rows[0])
-        yield fig
-    return Live(job, [prompt, listen], [[prompt], [listen, words]])
-
 # %% ../../nbs/play/02_widgets.ipynb #explorer
 class Explorer(Live):
     "Ask a model for networks and see them from all sides. Raises UserError when there is no trained model."
@@ -348,3 +319,32 @@ def write_view(self:Explorer)->str:
     "Save the figure that is shown, and say where."
     file = write_film(self.saved/f'{self.stem()}.html', self.still())
     return f"saved to {file}, a page that opens in any browser"
+
+# %% ../../nbs/play/02_widgets.ipynb #first
+def first_look(
+    name:str|Path|Prompter,  # of a shipped model, a path, or one that is open
+    *,
+    start:int=0,    # which untrained network
+)->Live:
+    "A prompt, and the network that comes: from a start, out of noise, or between the two."
+    ask = open_model(name)
+    task, prompt, (listen, words), tried = ask.task, prompt_slider(ask), listen_controls(), []
+    fit_listening(ask, listen, words)
+    m, row = task.metrics[ask.metric], unseen_start(task, start)[None]         # (1, D)
+    metric = ask.measure(row)
+    limit = colour_limit(filters(task, ask(row, ask.best, metric=metric, guidance=listen.value).rows[0]))
+    pictures = task.image and ask.layout.layers[0][0] == 'Linear'
+    titles = dict(weights='what its hidden neurons look for' if pictures else 'its first layer',
+                  digits='what it says to test inputs')
+    def job():
+        answer = ask(row, prompt.value, metric=metric, guidance=listen.value)
+        asked, got = prompt.value, answer.metric.item()
+        tried[:] = [*tried[-199:], (asked, got)]
+        titles['prompts'] = f'asked for {asked:.3g}, got {got:.3g} {m.unit}'
+        fig = Drawing([['prompts', 'weights', 'digits']], titles, height=400)
+        has = metric.item() if listen.value else None
+        draw_prompts(fig, 'prompts', m, tried, seen=ask.seen, best=ask.best, start=has)
+        draw_picture(fig, 'weights', filters(task, answer.rows[0]), limit)
+        _draw_answer(fig, task, answer.rows[0])
+        yield fig
+    return Live(job, [prompt, listen], [[prompt], [listen, words]])
