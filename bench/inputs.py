@@ -1,8 +1,8 @@
 """What each input brings to a model that reads data: one is taken away, and the model trained again.
 
-python bench/inputs.py STORE [--steps 1500] [--sets 100] [--only NAME...]
+python bench/inputs.py STORE [--steps 1500] [--sets 200] [--only NAME...]
 
-STORE holds networks of point-sets (`gpt-kit collect STORE --preset points-loss --runs 3072`). The models are
+STORE holds networks of point-sets (`gpt-kit collect STORE --preset points-loss`). The models are
 small (width 96, three blocks), all trained alike. Their error is that of bench/points.py, on sets of its
 kinds that were not trained on. Prints its figures and writes build/inputs.json.
 """

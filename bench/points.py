@@ -1,14 +1,19 @@
 """Networks for points that a model has never seen, beside optimizers that are given the same points.
 
-python bench/points.py [MODEL] [--sets 1000] [--aligned 100] [--rounds 1 2 4 8 12 16 24]
+python bench/points.py [MODEL] [--sets 1000] [--aligned 100] [--rounds 1 2 4 8 12 16 24 32]
 
 Of each of the seven kinds of sets as many as --sets; 64 points each, networks 2-16-1, one sample, none
-picked. The rates of Adam and SGD are chosen on other sets. Prints its figures and writes build/points.json.
+picked. The rates of Adam and SGD are chosen on other sets; neighbours, a line and a support vector machine,
+which are no networks, are set as in lesson *ask about your points*. Prints its figures and writes
+build/points.json.
 """
 import argparse
 
 import torch
 from common import record
+from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.svm import SVC
 
 from gpt_kit.gpt.evaluate import r_squared
 from gpt_kit.gpt.load import load
@@ -97,12 +102,25 @@ def aligned(ask, sets, starts, best, rounds, given):
     return r_squared(prompts, torch.stack(got, 1))
 
 
+def classified(sets, make):
+    "Errors (%) on fresh points of what is no network, (7n,)."
+    errors = []
+    for points, fresh in zip(sets.points.numpy(), sets.fresh.numpy()):
+        fitted = make().fit(points[:, :2], points[:, 2])
+        errors.append(100*(1 - fitted.score(fresh[:, :2], fresh[:, 2])))
+    return torch.tensor(errors)
+
+
+PLAIN = {'5 neighbours': lambda: KNeighborsClassifier(5), 'a line': LogisticRegression,
+         'support vector machine': lambda: SVC(gamma='scale', C=10.)}
+
+
 def main(words=None):
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('model', nargs='?', default='points-loss')
     p.add_argument('--sets', type=int, default=1000)
     p.add_argument('--aligned', type=int, default=100, help='sets of each kind that are asked 20 prompts')
-    p.add_argument('--rounds', type=int, nargs='+', default=[1, 2, 4, 8, 12, 16, 24])
+    p.add_argument('--rounds', type=int, nargs='+', default=[1, 2, 4, 8, 12, 16, 24, 32])
     a = p.parse_args(words)
     ask = load(a.model)
     layout, usual = ask.layout, ask.sampler['recycles'] + 1
@@ -118,6 +136,7 @@ def main(words=None):
         rows, kept = optimized(layout, starts, sets, kind, lr, steps, keep)
         if kept: best = torch.stack([measured(layout, r, sets)[0] for r in [*kept, rows]]).amin(0)
         record('points', f'{kind}, {steps} gradients', rate=lr, **by_kind(measured(layout, rows, sets)[1]))
+    for name, make in PLAIN.items(): record('points', name, **by_kind(classified(sets, make)))
     for name, given in (('from noise', None), ('with a start', starts)):
         for rounds in a.rounds:
             errors = measured(layout, asked(ask, sets, zeros, rounds, given), sets)[1]

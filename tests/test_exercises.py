@@ -18,9 +18,7 @@ def cells(path):
 
 def exercises(path):
     "Of a lesson: 'exercise', 'exercise-2', ..., those with a cell to be written in."
-    found = cells(path)
-    names = [name for name in found if re.fullmatch(r'exercise(-\d)?', name)]
-    return [name for name in names if '```python' in found.get(f'{name}-answer', '')]
+    return [name for name in cells(path) if re.fullmatch(r'exercise(-\d)?', name)]
 
 def namespace(path):
     "What a reader has who ran the lesson's first cells, and its definitions."

@@ -121,7 +121,8 @@ class Playground(Live):
         if table: self._show_table(table)
         press = [('puts down circles', 0), ('puts down diamonds', 1), ('takes points away', 2)]
         self.mode = dropdown('a press', press, tip='what a press on the pad does')
-        self.example = dropdown('points', list(SETS.items()), drawn, tip='a set to begin with')
+        first = None if table else drawn
+        self.example = dropdown('points', list(SETS.items()), first, tip='a set to begin with')
         self.prompt = slider('prompt: loss on your points (nats)', 0., 0., .7, .01, width='32em',
                              tip='how good the network should be; 0: as good as it goes')
         self.width = slider('hidden neurons', 16, 4, 32)
