@@ -5,7 +5,7 @@ BIN = .venv/bin
 READY = .venv/.setup-done
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lab bench figures figures-pdiff fashion worlds clean
+.PHONY: help setup run test lab page bench figures figures-pdiff fashion worlds clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s%s\n", $$1, $$2}' Makefile
@@ -23,7 +23,7 @@ $(READY): settings.ini constraints.txt setup.py
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
-LESSONS = networks/tasks networks/weights networks/collect networks/symmetry gpt/diffusion gpt/tokens gpt/model gpt/train \
+LESSONS = start whole networks/tasks networks/weights networks/collect networks/symmetry gpt/diffusion gpt/tokens gpt/model gpt/train \
           gpt/prompt gpt/evaluate play/landscape play/widgets
 
 run: $(READY) ## the course without its last two lessons, with the sizes of nbs/run.yaml; ends in build/report/index.html
@@ -37,6 +37,9 @@ test: $(READY) ## all tests, side by side, then those that want to be alone: the
 
 lab: $(READY) ## JupyterLab on the lessons, for this machine alone
 	@cd nbs && ../$(BIN)/jupyter lab --ip=127.0.0.1
+
+page: $(READY) ## models as pages that sample in any browser, without Python: build/page/index.html
+	@$(BIN)/gpt-kit page digits-loss digit-subsets fashion-loss points-loss build/page
 
 bench: $(READY) ## beside the fastest plain PyTorch; a table, and build/bench.json
 	@$(BIN)/python bench/run.py

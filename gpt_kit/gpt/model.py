@@ -18,7 +18,7 @@ from ..networks.weights import Layout
 
 # %% ../../nbs/gpt/03_model.ipynb #scalar-features
 def scalar_features(
-    x:Tensor,           # (B, n) numbers, about 0..1 unless raw
+    x:Tensor,           # (B, n) numbers, best scaled to about 0..1
     frequencies:Tensor, # (F,) radians per unit
 )->Tensor:              # (B, n, 2F+1)
     "Sines, cosines and the number itself (G.pt, Section 2.2.2; Mildenhall et al. 2020)."

@@ -37,7 +37,7 @@ def sample_even(
     power:float=2.,             # 1: evenly over the metric; 2: over the root of its distance from the best
     first:float=.5,             # share of starts that are the first checkpoint; others: any earlier one
 )->tuple:                       # earlier and later checkpoint of each run, (R,) and (R,)
-    "The future's metric evenly over the run's range, then the start among the earlier checkpoints."
+    "The future's metric first, from all of the run's range, then the start among the earlier checkpoints."
     R, later = len(values), values[:, 1:]
     low, high = later.amin(1), later.amax(1)
     want = low + (high - low)*torch.rand(R, generator=generator)**power

@@ -32,7 +32,7 @@ from .sources import function_source
 @dataclass(frozen=True)
 class Metric:
     "A number that says how well a network does, and which way is better."
-    name:str            # as it is stored and prompted: 'loss', 'error'
+    name:str            # as it is stored and asked for: 'loss', 'error'
     unit:str            # for axes: 'nats', '%'
     fn:Callable|None    # (logits (K, C, N), y (N,)) -> (K,); None when the task's game measures it
     minimize:bool=True  # is less better?

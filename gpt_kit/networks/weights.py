@@ -239,8 +239,8 @@ def predict_logits(
 PIXEL_STD = .538  # of ImageNet pixels scaled to [-1, 1]
 
 def weight_scale(
-    std:float,  # standard deviation of all weights of all checkpoints
-)->float:       # multiply weights by this before diffusion, divide generated ones by it
+    std:float,  # standard deviation of all weights of all networks
+)->float:       # multiply weights by this before noise is added, divide generated ones by it
     "The one scale that gives weights the spread of image pixels (G.pt, Section 3; DALL-E 2)."
     if 0 < std < math.inf: return PIXEL_STD/std
     raise UserError(f"the standard deviation of the weights is {std}; a positive, finite number was expected")

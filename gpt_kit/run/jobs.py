@@ -27,7 +27,7 @@ from .parameters import check_parameters, read_notebook, read_yaml, with_paramet
 
 # %% ../../nbs/run/02_jobs.ipynb #find-jobs
 FOLDERS = 'networks', 'gpt', 'play', 'outside', 'pdiff', 'run', 'study', 'figures'   # in reading order
-COURSE = ('start', 'networks/tasks', 'networks/weights', 'networks/collect', 'networks/symmetry',
+COURSE = ('start', 'whole', 'networks/tasks', 'networks/weights', 'networks/collect', 'networks/symmetry',
           'gpt/diffusion', 'gpt/tokens', 'gpt/model', 'gpt/train', 'gpt/prompt', 'gpt/evaluate',
           'play/landscape', 'play/widgets', 'pdiff/pdiff', 'study/audit')            # all else is reference
 
