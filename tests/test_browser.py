@@ -402,6 +402,98 @@ def test_reload_shows_the_last_figure(play):
     play.reload(); play.wait_for_selector('text=/Python 3 .*\\| Idle/', timeout=60_000)
     assert until(play, lambda: title(output(play, 'explorer = Explorer(')) == shown)
 
+PALE = """root => {        // words that hardly stand out from what is behind them, those on pictures left out
+  const pen = document.createElement('canvas').getContext('2d', {willReadFrequently: true});
+  const rgba = colour => {
+    pen.clearRect(0, 0, 1, 1); pen.fillStyle = colour; pen.fillRect(0, 0, 1, 1);
+    return [...pen.getImageData(0, 0, 1, 1).data];
+  };
+  const sheet = document.createElement('i');
+  sheet.style.backgroundColor = 'Canvas'; document.body.append(sheet);
+  const light = ([r, g, b]) => {
+    const part = v => v/255 <= .04045 ? v/255/12.92 : ((v/255 + .055)/1.055)**2.4;
+    return .2126*part(r) + .7152*part(g) + .0722*part(b);
+  };
+  const behind = e => {
+    for (; e; e = e.parentElement) {
+      const found = rgba(getComputedStyle(e).backgroundColor);
+      if (found[3] > 128) return found;
+    }
+    return rgba(getComputedStyle(sheet).backgroundColor);
+  };
+  const words = [...root.querySelectorAll('*')].filter(e => e.getClientRects().length
+    && [...e.childNodes].some(n => n.nodeType === 3 && n.data.trim())
+    && !e.closest('style, script, option')
+    && !e.closest('.subplot')?.querySelector('.heatmaplayer image, .contourlayer path'));
+  const all = words.map(e => {
+    const ground = behind(e), how = getComputedStyle(e);
+    const [r, g, b, a] = rgba(e.closest('svg') ? how.fill : how.color);
+    const ink = [r, g, b].map((v, i) => (a*v + (255 - a)*ground[i])/255);
+    const [low, high] = [light(ink), light(ground)].sort((a, b) => a - b);
+    return [(high + .05)/(low + .05), e.textContent.trim().slice(0, 40)];
+  });
+  sheet.remove();
+  return {n: all.length, pale: all.filter(([contrast]) => contrast < 4.5)};
+}"""
+WIDE = """e => {            // what is wider than its place, from an element up to the page
+  const found = [];
+  for (; e; e = e.parentElement)
+    if (e.clientWidth && e.scrollWidth > e.clientWidth + 1) found.push(e.className);
+  return found;
+}"""
+PANELS = "g => [...g.querySelectorAll('.nsewdrag')].map(e => e.getBoundingClientRect().toJSON())"
+
+def rows_of_panels(widget):
+    "How many panels stand beside each other, from top to bottom."
+    boxes = sorted(widget.locator('.js-plotly-plot').first.evaluate(PANELS), key=lambda b: b['top'])
+    rows = []
+    for box in boxes:
+        if rows and box['top'] < rows[-1][0]['bottom']: rows[-1].append(box)
+        else: rows.append([box])
+    return [len(row) for row in rows]
+
+def choose_theme(page, name):
+    page.click('.lm-MenuBar-itemLabel:text-is("Settings")')
+    page.hover('.lm-Menu-itemLabel:text-is("Theme")')
+    page.click(f'.lm-Menu-itemLabel:text-is("JupyterLab {name}")')
+    page.wait_for_selector(f'body[data-jp-theme-name="JupyterLab {name}"]', state='attached')
+    page.wait_for_timeout(500)
+
+def toggle_files(page):
+    page.keyboard.press('Escape'); page.keyboard.press('Control+b'); page.wait_for_timeout(500)
+
+@alone
+def test_dark_theme_and_narrow_pane(play):
+    "The explorer follows JupyterLab's theme, stands in one column in a pane of 450 pixels, and goes on."
+    widget = output(play, 'explorer = Explorer(')
+    figure = widget.locator('.js-plotly-plot').first
+    def light(): return figure.evaluate('g => getComputedStyle(g.querySelector(".main-svg")).backgroundColor')
+    assert until(play, lambda: is_still(widget))
+    beside = rows_of_panels(widget)
+    assert max(beside) > 2 and light() == 'rgb(255, 255, 255)'
+    try:
+        choose_theme(play, 'Dark')
+        assert until(play, lambda: light() == 'rgb(17, 17, 17)') and rows_of_panels(widget) == beside
+        screenshot(widget, 'explorer-dark')
+        toggle_files(play)
+        play.set_viewport_size(dict(width=560, height=1000))
+        assert until(play, lambda: rows_of_panels(widget) == [1]*sum(beside)), rows_of_panels(widget)
+        assert widget.bounding_box()['width'] < 460 and not figure.evaluate(WIDE), figure.evaluate(WIDE)
+        before = title(widget)
+        handle(widget, 'prompt').focus(); play.keyboard.press('ArrowRight')
+        figure.evaluate('g => g.scrollIntoView()')                  # what nobody looks at is not drawn
+        assert until(play, lambda: title(widget) != before and is_still(widget))
+        assert rows_of_panels(widget) == [1]*sum(beside)
+        found = widget.locator('.widget-vbox').first.evaluate(PALE)
+        assert found['n'] > 60 and not found['pale'], found
+        play.set_viewport_size(dict(width=560, height=2900))
+        screenshot(widget, 'explorer-dark-narrow')
+    finally:
+        play.set_viewport_size(dict(width=1440, height=1000))
+        toggle_files(play)
+        choose_theme(play, 'Light')
+    assert until(play, lambda: light() == 'rgb(255, 255, 255)' and rows_of_panels(widget) == beside)
+
 @alone
 def test_first_minute(chromium, lab):
     "A visitor opens the first notebook, runs it, and moves its slider, in less than a minute."
@@ -495,9 +587,9 @@ def test_playground_reads_a_table(playground, tmp_path):
     assert until(page, lambda: counts() == before)
     assert 'circles high' in output(page, 'playground = Playground(').text_content()
 
-def open_page(chromium, file, policy):
+def open_page(chromium, file, policy, width=1300, **how):
     "A page of files beside it under a content policy; its errors and dialogs, and what it asks of others."
-    page, wrong = chromium.new_page(viewport=dict(width=1300, height=900)), []
+    page, wrong = chromium.new_page(viewport=dict(width=width, height=900), **how), []
     page.on('console', lambda m: wrong.append(m.text) if m.type == 'error' else None)
     page.on('pageerror', lambda e: wrong.append(str(e)))
     page.on('dialog', lambda d: (wrong.append(d.message), d.dismiss()))
@@ -534,6 +626,27 @@ def test_pages_under_a_strict_policy(chromium, tmp_path):
     page.close()
     page, wrong = open_page(chromium, film, "script-src 'none'")
     assert page.locator('.figure').inner_text() == NO_SCRIPT
+    page.close()
+
+@beside_others
+def test_pages_dark_on_a_telephone(chromium, tmp_path):
+    "All words stand out, nothing is too wide, panels stand in one column; then light again, and wide."
+    report = wild_report(tmp_path)
+    film = write_film(tmp_path/'film'/'film.html', animate([wild_drawing(), wild_drawing()]))
+    for file in (report/f'02_{FILE}.html', film):
+        page, wrong = open_page(chromium, file, "script-src 'self'", width=360, color_scheme='dark')
+        page.wait_for_selector('.figure:not(:has(.main-svg))', state='detached')
+        page.wait_for_timeout(300)
+        assert page.evaluate('document.documentElement.scrollWidth') == 360
+        found = page.locator('body').evaluate(PALE)
+        assert found['n'] > 10 and not found['pale'], found
+        page.screenshot(path=SCREENS/f'dark-{file.parent.name}-{file.stem[:2]}.png', full_page=True)
+        if file != film: page.close()
+    body = page.locator('body')
+    assert rows_of_panels(body) == [1, 1, 1, 1]
+    page.emulate_media(color_scheme='light'); page.set_viewport_size(dict(width=1300, height=900))
+    assert until(page, lambda: rows_of_panels(body) == [3, 1])
+    assert until(page, lambda: not body.evaluate(PALE)['pale']) and not wrong, (body.evaluate(PALE), wrong)
     page.close()
 
 HARNESS = """import make from './canvas.js';
@@ -607,4 +720,11 @@ def test_pad(chromium, tmp_path):
     page.screenshot(path=SCREENS/'pad.png')
     page.keyboard.press('Delete')
     assert page.evaluate('values.points') == left and not wrong, wrong
+    page.set_viewport_size(dict(width=320, height=800))
+    narrow = page.locator('canvas').bounding_box()
+    assert narrow['width'] == narrow['height'] < 320
+    page.evaluate('values.mode = 0')
+    page.mouse.click(narrow['x'] + narrow['width']/2, narrow['y'] + narrow['height']/2)
+    x, y, _ = page.evaluate('values.points')[-1]
+    assert abs(x) < .02 and abs(y) < .02
     page.close()

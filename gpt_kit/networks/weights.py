@@ -236,7 +236,7 @@ def predict_logits(
     return torch.cat(parts)
 
 # %% ../../nbs/networks/02_weights.ipynb #weight-scale
-PIXEL_STD = .538  # of ImageNet pixels scaled to [-1, 1]
+PIXEL_STD = .538  # of photographs (ImageNet), pixels scaled to [-1, 1]
 
 def weight_scale(
     std:float,  # standard deviation of all weights of all networks

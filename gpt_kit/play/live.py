@@ -23,7 +23,8 @@ import traitlets
 from fastcore.basics import patch
 
 from ..networks.checks import UserError
-from ..networks.figures import FIGURE_MIME, PLOTLY_CONFIG, figure_element, script_tags, write_scripts
+from ..networks.figures import FIGURE_MIME, LOOK_SCRIPT, PLOTLY_CONFIG, figure_element, script_tags
+from ..networks.figures import write_scripts
 from ..networks.files import write_whole
 from .draw import Drawing
 
@@ -50,7 +51,7 @@ def json_ready(x):
     return json.loads(to_json_plotly(x))
 
 # %% ../../nbs/play/04_live.ipynb #canvas
-CANVAS_SCRIPT = """
+CANVAS_SCRIPT = LOOK_SCRIPT + """
 const begin = async model => {
   const source = await model.widget_manager.get_model(model.get('source').replace('IPY_MODEL_', ''));
   const url = URL.createObjectURL(new Blob([source.get('code')], {type: 'text/javascript'}));
@@ -81,7 +82,6 @@ const nameControls = root => {                       // ipywidgets' labels stand
       if (play.children[i]) play.children[i].title = words;
     });
 };
-const plain = text => text.replace(/<[^>]*>/g, '');
 export default () => {
   let fig, views = new Set();
   const copy = model => { fig = structuredClone(model.get('spec')); };
@@ -106,14 +106,17 @@ export default () => {
       const [words, box] = [document.createElement('p'), document.createElement('div')];
       box.style.width = '100%'; box.style.minHeight = fig.layout.height + 'px'; el.append(words, box);
       words.setAttribute('role', 'alert'); words.hidden = true; box.setAttribute('role', 'figure');
-      let Plotly, seen = false, stale = true, width = 0;
+      let Plotly, paint, seen = false, stale = true, width = 0;
       const draw = async () => {                                       // only what somebody looks at is drawn
-        if (!seen) { stale = true; return; }
-        stale = false;
+        stale = !seen || !box.clientWidth;                             // no width: not laid out yet
+        if (stale) return;
         try {
-          Plotly ??= await load(model); width = box.clientWidth;
-          const layout = {...fig.layout, width: Math.max(width, 600)};
-          await Plotly.react(box, fig.data, layout, fig.config);
+          Plotly ??= await load(model);
+          if (!width) look();
+          if (crosses(width, box.clientWidth)) Plotly.purge(box);
+          const {data, layout} = fit(fig, width = box.clientWidth, paint);
+          box.style.minHeight = layout.height + 'px';
+          await Plotly.react(box, data, layout, fig.config);
           box.setAttribute('aria-label', (fig.layout.annotations ?? []).map(a => plain(a.text)).join('; '));
           nameControls(el.closest('.widget-vbox') ?? el);
           words.hidden = true;
@@ -121,11 +124,12 @@ export default () => {
           words.textContent = `This figure cannot be drawn: ${e.message}`; words.hidden = false;
         }
       };
-      const look = entries => { seen = entries.at(-1).isIntersecting; if (seen && stale) draw(); };
-      const eye = new IntersectionObserver(look, {rootMargin: '200px'});
-      const ruler = new ResizeObserver(() => { if (width && box.clientWidth !== width) draw(); });
+      const [look, stop] = watchLook(box, now => { paint = now; if (width) draw(); });
+      const meet = entries => { seen = entries.at(-1).isIntersecting; if (seen && stale) draw(); };
+      const eye = new IntersectionObserver(meet, {rootMargin: '200px'});
+      const ruler = new ResizeObserver(() => { if (stale || box.clientWidth !== width) draw(); });
       eye.observe(box); ruler.observe(box); views.add(draw);
-      return () => { eye.disconnect(); ruler.disconnect(); views.delete(draw); Plotly?.purge(box); };
+      return () => { eye.disconnect(); ruler.disconnect(); stop(); views.delete(draw); Plotly?.purge(box); };
     },
   };
 };
@@ -193,6 +197,8 @@ class Live(W.VBox):
         self.live = Canvas(self.fig)
         wide = W.Layout(flex_flow='row wrap', align_items='center', width='100%')
         boxes = [W.HBox(row, layout=wide) for row in rows or [watched]]
+        for box in boxes:
+            for control in box.children: control.layout.max_width = '100%'      # in a narrow pane
         super().__init__([*boxes, self.live, W.HBox([self.message, self.stop])])
         for control in watched: control.observe(self.refresh, 'value')
         self.stop.on_click(lambda _: self.cancel())
@@ -277,7 +283,8 @@ def fail(self:Live, e:Exception)->None:
     if not isinstance(e, UserError): traceback.print_exception(e)
     self.running = None
     text = html.escape(str(e) or type(e).__name__)
-    self.message.value = f'<span role="alert" style="color:#a33d00">{text}</span>'
+    colour = 'color:#a33d00; color:color-mix(in srgb, #d5500a 65%, currentColor)'    # on light and on dark
+    self.message.value = f'<span role="alert" style="{colour}">{text}</span>'
     self.stop.layout.visibility = 'hidden'
 
 @patch
@@ -321,6 +328,9 @@ def animate(
 
 FILM_PAGE = """<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title>
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<style>.updatemenu-item-rect {{ fill:Canvas !important }}</style>
 {scripts}</head>
 <body>{figure}</body></html>
 """

@@ -39,8 +39,9 @@ export default {
     const pad = document.createElement('canvas'), words = document.createElement('p');
     const ctx = pad.getContext('2d'), field = document.createElement('canvas');
     Object.assign(pad, {width: side*dots, height: side*dots, tabIndex: 0});
-    const size = side + 'px', border = '1px solid #c5ced8';
-    Object.assign(pad.style, {width: size, height: size, border, touchAction: 'none', cursor: 'crosshair'});
+    const size = {width: side + 'px', maxWidth: '100%', aspectRatio: '1', boxSizing: 'border-box'};
+    const sheet = {background: '#fbfbfb', border: '1px solid #c5ced8'};         // white in a dark theme, too
+    Object.assign(pad.style, size, sheet, {touchAction: 'none', cursor: 'crosshair'});
     pad.setAttribute('role', 'application'); words.setAttribute('role', 'status');
     words.style.margin = '.2em 0'; el.append(pad, words);
     let cross = null, drawing = false, last = null, n = 0, z = [];

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['STYLE', 'PAGE', 'LESSON', 'GENERATOR', 'MADE_BY', 'figure_layout', 'figure_html', 'outputs_of', 'figures_html',
            'fold_label', 'shown_output', 'link_pages', 'typeset', 'plain_title', 'prepare_notebook', 'render',
-           'page_html', 'made_here', 'check_pages', 'lesson_body']
+           'code_colours', 'page_html', 'made_here', 'check_pages', 'lesson_body']
 
 # %% ../../nbs/run/05_pages.ipynb #imports
 import html
@@ -129,10 +129,13 @@ def prepare_notebook(
 
 # %% ../../nbs/run/05_pages.ipynb #style
 STYLE = """
-:root { --ink:#1f2933; --soft:#5f6c7b; --line:#e3e8ee; --blue:#0072B2; --orange:#E69F00 }
+:root { color-scheme:light dark; --ink:#1f2933; --soft:#5f6c7b; --line:#e3e8ee; --blue:#0072B2;
+--orange:#E69F00; --ground:#fff; --sheet:#f7f9fb; --chip:#f2f5f8; --bad:#fdf0ee }
+@media (prefers-color-scheme: dark) { :root { --ink:#e4e9ef; --soft:#a4b0bd; --line:#333d48; --blue:#62b3e8;
+--ground:#14181d; --sheet:#1c2229; --chip:#272f38; --bad:#3d221e } img[src*="image/png"] { background:#fff } }
 * { box-sizing:border-box } html { -webkit-text-size-adjust:100% }
 body { font:17px/1.6 system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue",Arial,sans-serif;
-color:var(--ink); background:#fff; max-width:60rem; margin:0 auto; padding:1rem 1.5rem 4rem }
+color:var(--ink); background:var(--ground); max-width:60rem; margin:0 auto; padding:1rem 1.5rem 4rem }
 h1 { font-size:2.3rem; line-height:1.2; margin:1.6rem 0 .2rem }
 h2 { font-size:1.45rem; margin:2.6rem 0 .6rem; padding-top:.4rem; border-top:1px solid var(--line) }
 h1 + blockquote, .lead { margin:0 0 1.6rem; padding:0; border:0; color:var(--soft); font-size:1.15rem }
@@ -142,19 +145,21 @@ a { color:var(--blue); text-decoration:none } a:hover { text-decoration:underlin
 nav { display:flex; gap:1rem; justify-content:space-between; font-size:.9rem; padding:.5rem 0;
 border-bottom:1px solid var(--line) } nav.end { border:0; border-top:1px solid var(--line); margin-top:3rem }
 pre, code { font-family:ui-monospace,SFMono-Regular,Menlo,Consolas,"DejaVu Sans Mono",monospace;
-font-size:.82rem } p code, li code, td code { background:#f2f5f8; padding:.1em .3em; border-radius:3px }
+font-size:.82rem } p code, li code, td code { background:var(--chip); padding:.1em .3em; border-radius:3px }
 .input { margin:.7rem 0 .2rem }
-.input .highlight pre { background:#f7f9fb; border:1px solid var(--line); border-radius:6px;
+.input .highlight pre { background:var(--sheet); border:1px solid var(--line); border-radius:6px;
 padding:.7rem .9rem; margin:0; overflow-x:auto; line-height:1.45 }
 .celltag_export .input .highlight pre { border-left:3px solid var(--blue) }
 .celltag_injected-parameters .input .highlight pre { border-left:3px solid var(--orange) }
 .output pre { margin:.3rem 0; padding:.2rem .9rem; overflow-x:auto; line-height:1.45; white-space:pre-wrap }
-.output_error pre, .failed { background:#fdf0ee; border-radius:6px } .failed { padding:.6rem 1rem }
+.output_error pre, .failed { background:var(--bad); border-radius:6px } .failed { padding:.6rem 1rem }
 details.fold { margin:.4rem 0; font-size:.9rem; color:var(--soft) } details > summary { cursor:pointer }
 details.fold > summary { color:var(--soft) }
 .figure { width:100%; margin:1rem 0 } img, svg { max-width:100% }
-table { border-collapse:collapse; margin:1rem 0; font-size:.95rem; font-variant-numeric:tabular-nums }
-th, td { padding:.35rem .9rem .35rem 0; text-align:right; border-bottom:1px solid var(--line) }
+.updatemenu-item-rect { fill:var(--sheet) !important }
+table { border:0; border-collapse:collapse; margin:1rem 0; font-size:.95rem;
+font-variant-numeric:tabular-nums }
+th, td { padding:.35rem .9rem .35rem 0; text-align:right; border:0; border-bottom:1px solid var(--line) }
 th { color:var(--soft); font-weight:600 } td:first-child, th:first-child { text-align:left }
 .scroll { overflow-x:auto } tr.ours td { font-weight:700 } table.wide { width:100% }
 td.bar { width:55%; padding-right:0 }
@@ -167,6 +172,17 @@ td.bar div { background:var(--blue); height:.75rem; border-radius:2px; min-width
 ol.lessons { padding-left:0; list-style:none }
 ol.lessons li { padding:.45rem 0; border-bottom:1px solid var(--line) } ol.lessons i { color:var(--soft) }
 .note { color:var(--soft); font-size:.92rem }
+.map ol { display:grid; grid-template-columns:repeat(auto-fit,minmax(min(11rem,45%),1fr)); gap:1.2rem 1.6rem;
+margin:1.5rem 0; padding:0 .7rem 0 0; list-style:none } .map li { position:relative; text-align:center }
+.map svg { display:block; width:100%; height:auto } .map b { display:block; margin-top:.4rem }
+.map li > span { font-size:.9rem; color:var(--soft) }
+.map li:not(:last-child)::after { content:"→"; content:"→" / ""; position:absolute; right:-1.3rem; top:15%;
+color:var(--soft) }
+figure { margin:1.5rem 0 } figure svg { height:auto } figcaption { max-width:46rem; font-size:.95rem }
+.scroll svg { min-width:28rem }
+@media (max-width: 600px) { body { padding:.5rem 1rem 3rem; overflow-wrap:break-word } h1 { font-size:1.8rem }
+table:not(.wide) { display:block; overflow-x:auto } p:has(> math) { overflow-x:auto; overflow-y:hidden }
+.output_svg { overflow-x:auto } .output_svg :is(img, svg) { max-width:none } }
 @media print { nav { display:none } }
 """
 
@@ -206,6 +222,14 @@ def render(
     environment = Environment(autoescape=True, trim_blocks=True)
     return environment.from_string(template).render(given)
 
+def code_colours()->str:
+    "Styles of code on light and on dark ground."
+    from pygments.formatters import HtmlFormatter
+    light, dark = (HtmlFormatter(style=style).get_style_defs('.highlight')
+                   for style in ('friendly', 'github-dark'))
+    return (f'@media not all and (prefers-color-scheme: dark) {{\n{light}}}\n'
+            f'@media (prefers-color-scheme: dark) {{\n{dark}}}')
+
 def page_html(
     title:str,
     body:str,      # HTML
@@ -215,11 +239,9 @@ def page_html(
     after=None,    # and at the right
 )->str:
     "A whole page."
-    from pygments.formatters import HtmlFormatter
-    highlight = HtmlFormatter(style='friendly').get_style_defs('.highlight')
     root = '../'*depth
     return render(PAGE, title=title, body=body, root=root, before=before, after=after, style=STYLE,
-                  highlight=highlight, scripts=script_tags(root))
+                  highlight=code_colours(), scripts=script_tags(root))
 
 GENERATOR = b'<meta name="generator" content="gpt_kit">'  # in the head of each of our pages
 MADE_BY = dict(by='gpt_kit')                              # and in the JSON files that lie beside them
