@@ -34,7 +34,7 @@ class Metric:
     "A number that says how well a network does, and which way is better."
     name:str            # as it is stored and asked for: 'loss', 'error'
     unit:str            # for axes: 'nats', '%'
-    fn:Callable|None    # (logits (K, C, N), y (N,)) -> (K,); None when the task's game measures it
+    fn:Callable|None    # (logits (K, C, N), y (N,)) -> (K,); None when a game measures it (below)
     minimize:bool=True  # is less better?
 
     def best(self, values:Tensor)->Tensor:
