@@ -1,14 +1,19 @@
 """How long the course is: words, lines of code that are not folded, minutes, exercises and predictions.
 
 python bench/course.py
+python bench/course.py --answers    # run each lesson, with small parameters, as one who has solved all exercises
 
 A minute is 200 words of text or ten lines of code. Folded are cells whose source JupyterLab hides.
 """
+import argparse
 import json
 import re
 from pathlib import Path
 
-from gpt_kit.run.jobs import COURSE, all_jobs
+import papermill
+import yaml
+
+from gpt_kit.run.jobs import COURSE, all_jobs, own_kernel
 
 ROOT = Path(__file__).parents[1]
 
@@ -35,7 +40,36 @@ def counts(path):
     return found
 
 
+def solved(path):
+    "A notebook with the folded answers put into its exercises, and how many these are."
+    nb, n = json.loads(path.read_text()), 0
+    answers = {c['id']: ''.join(c['source']) for c in nb['cells'] if c['id'].endswith('-answer')}
+    for cell in nb['cells']:
+        answer = answers.get(f"{cell['id']}-answer")
+        if answer is None: continue
+        cell['source'], = re.findall(r'```python\n(.*?)```', answer, re.S)
+        n += 1
+    return nb, n
+
+def run_solved(job, parameters, folder):
+    "Run a lesson with its answers; says how many of its checks say right. An error in it is raised."
+    nb, n = solved(job.path)
+    given, made = folder/f'{job.path.stem}.ipynb', folder/f'{job.path.stem}.done.ipynb'
+    given.write_text(json.dumps(nb))
+    papermill.execute_notebook(given, made, parameters, cwd=job.path.parent, kernel_name='python3',
+                               kernel_manager_class=own_kernel(), progress_bar=False, store_widget_state=False)
+    right = 0
+    for cell in json.loads(made.read_text())['cells']:
+        if not re.fullmatch(r'exercise(-\d)?-check', cell.get('id', '')): continue
+        said = ''.join(''.join(o.get('text', '')) for o in cell['outputs'])
+        right += said.startswith('right')
+    print(f'{job.name:22}{right} of {n} right', flush=True)
+    return right == n
+
 def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('--answers', action='store_true', help='run the lessons with the answers put in')
+    if parser.parse_args().answers: return run_all_solved()
     jobs, total = {job.name: job for job in all_jobs(ROOT/'nbs')}, {}
     heads = 'words', 'lines', 'exercises', 'predictions', 'minutes'
     print(f"{'lesson':22}" + ''.join(f'{head:>12}' for head in heads))
@@ -46,5 +80,12 @@ def main():
         print(f'{name:22}' + ''.join(f'{v:12.0f}' for v in found.values()))
     print(f"{'all':22}" + ''.join(f'{v:12.0f}' for v in total.values()))
 
+def run_all_solved():
+    jobs = {job.name: job for job in all_jobs(ROOT/'nbs')}
+    small = yaml.safe_load((ROOT/'tests'/'small.yaml').read_text())
+    folder = ROOT/'build'/'solved'
+    folder.mkdir(parents=True, exist_ok=True)
+    wrong = [name for name in COURSE if not run_solved(jobs[name], small.get(name) or {}, folder)]
+    if wrong: raise SystemExit(f"not all right: {', '.join(wrong)}")
 
 if __name__ == '__main__': main()
