@@ -1,7 +1,7 @@
 """How long the course is: words, lines of code that are not folded, minutes, exercises and predictions.
 
 python bench/course.py
-python bench/course.py --answers    # run each lesson, with small parameters, as one who has solved all exercises
+python bench/course.py --answers    # run each lesson, small, with its exercises solved
 
 A minute is 200 words of text or ten lines of code. Folded are cells whose source JupyterLab hides.
 """
@@ -56,8 +56,8 @@ def run_solved(job, parameters, folder):
     nb, n = solved(job.path)
     given, made = folder/f'{job.path.stem}.ipynb', folder/f'{job.path.stem}.done.ipynb'
     given.write_text(json.dumps(nb))
-    papermill.execute_notebook(given, made, parameters, cwd=job.path.parent, kernel_name='python3',
-                               kernel_manager_class=own_kernel(), progress_bar=False, store_widget_state=False)
+    kernel = dict(kernel_name='python3', kernel_manager_class=own_kernel(), store_widget_state=False)
+    papermill.execute_notebook(given, made, parameters, cwd=job.path.parent, progress_bar=False, **kernel)
     right = 0
     for cell in json.loads(made.read_text())['cells']:
         if not re.fullmatch(r'exercise(-\d)?-check', cell.get('id', '')): continue

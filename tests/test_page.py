@@ -2,6 +2,7 @@
 
 Chromium opens the files from the disk, as a person does.
 """
+import shutil
 import subprocess
 import sys
 import warnings
@@ -11,7 +12,8 @@ import pytest
 import torch
 
 from gpt_kit.gpt.evaluate import unseen_starts
-from gpt_kit.gpt.load import load
+from gpt_kit.gpt.load import load, model_file
+from gpt_kit.networks.checks import UserError
 from gpt_kit.networks.points import drawn_points
 from gpt_kit.networks.weights import measure, start_rows
 from gpt_kit.play.many import predict_together
@@ -224,6 +226,23 @@ def test_address_brings_it_back(open_page):
     state = odd.evaluate('gptPage.state')
     assert state['start'] == 0 and state['noise'] == 0 and state['width'] == 64 and odd.said == []
 
+def test_landscape_comes_back(open_page):
+    "Of a start that the page has mapped before, too."
+    page = open_page('digit-subsets')
+    first = page.evaluate('gptPage.ground.key')
+    for start in (1, 0):
+        page.evaluate(ASK, dict(start=start))
+        page.wait_for_function('gptPage.ground', timeout=20_000)
+    assert page.evaluate('gptPage.ground.key') == first
+
+def test_stop_is_heeded(open_page):
+    "What arrives of many networks that were stopped changes nothing."
+    page = open_page('digit-subsets')
+    for _ in range(3): page.click('#many')          # go, stop, go
+    assert page.inner_text('#many') == 'stop'
+    page.wait_for_function('gptPage.many', timeout=60_000)
+    assert page.inner_text('#many') == 'ask for 64 networks' and page.said == []
+
 def test_draw_points(open_page):
     "Circles and diamonds by mouse and by keyboard; too few of them are asked for, not an error."
     page = open_page('points-loss')
@@ -243,6 +262,26 @@ def test_draw_points(open_page):
     assert page.evaluate('gptPage.answer.metric.error') == 0 and page.said == []
 
 # Files
+
+def test_other_files_stay(tmp_path):
+    "A file that the kit did not make is not replaced, nor the first page by a model called index."
+    (tmp_path/'index.html').write_text('mine')
+    with pytest.raises(UserError, match='not made by this gpt_kit'): write_page(['digit-subsets'], tmp_path)
+    assert (tmp_path/'index.html').read_text() == 'mine'
+    model = shutil.copy(model_file('digit-subsets'), tmp_path/'index.safetensors')
+    with pytest.raises(UserError, match='called index'): write_page(['digits-loss', model], tmp_path/'new')
+
+def test_any_name(open_page, pages, tmp_path):
+    "Names are text in the page, not HTML, and links find them."
+    name = """a d"q'<b>&#%"""
+    model = shutil.copy(model_file('digit-subsets'), tmp_path/f'{name}.safetensors')
+    _, pages[name] = write_page(['digit-subsets', model], tmp_path)
+    page = open_page(name)
+    assert page.title().startswith(f'{name}: ') and page.inner_text('nav [aria-current]') == name
+    page.goto((tmp_path/'index.html').as_uri())
+    page.locator('nav a').nth(1).click()
+    page.wait_for_function(READY)
+    assert page.title().startswith(name) and page.said == []
 
 def test_scripts_are_there_and_fit_a_page(tmp_path):
     "Lines of 110 characters at most; the package that pip builds holds every file."

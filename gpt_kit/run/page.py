@@ -14,6 +14,7 @@ import io
 import json
 import math
 from pathlib import Path
+from urllib.parse import quote
 
 import numpy as np
 import torch
@@ -33,6 +34,8 @@ from ..networks.files import write_whole
 from ..networks.layers import hidden_widths, layers_text
 from ..networks.points import drawn_points
 from ..networks.tasks import Task
+from ..networks.weights import start_rows
+from .pages import check_pages
 
 # %% ../../nbs/run/11_page.ipynb #weights
 def base64_text(
@@ -157,6 +160,9 @@ def describe_model(
                 points=points, widths=known_widths(info), width=_widths(ask),
                 startSeed=0 if points else 2**31)
     if ask.family and not points: spec['subsets'] = _subsets(ask)
+    if not (ask.family or points) and len(ask.task.test[1]) > MOST_PICTURES:
+        starts = start_rows(ask.task, [spec['startSeed'] + i for i in range(64)])       # of the dial
+        spec['startMetrics'] = ask.measure(starts).tolist()         # on all pictures, which the page lacks
     return spec, halves
 
 # %% ../../nbs/run/11_page.ipynb #licences
@@ -256,11 +262,9 @@ LESSONS = 'https://github.com/gpt_kit/gpt_kit#the-lessons'
 
 def _script(names): return '\n'.join((PAGE_FOLDER/f'page_{name}.js').read_text() for name in names)
 
-def _safe(text): return text.replace('</', '<\\/')         # JSON inside of a script element
+def _safe(text): return text.replace('<', '\\u003c')       # JSON inside of a script element
 
-def about_model(
-    ask:Prompter,
-)->str:
+def about_model(ask:Prompter)->str:
     "What am I looking at? In three sentences."
     metric, ((_, n, H, _), _, (_, _, C, _)) = ask.info['metric'], ask.layout.layers
     if reads_points(ask):
@@ -272,8 +276,8 @@ def about_model(
     parts = f"{n} inputs, {H} hidden neurons, {C} output{'s'*(C > 1)}"
     return (f"A small neural network ({parts}) says {what}, and it was not trained: a diffusion model wrote "
             f"its weights. You say how good it should be ({metric['unit']} of test {ask.metric}), and in "
-            "your browser the model turns noise into a network that is just so good. It has learned that "
-            "from the checkpoints of thousands of training runs.")
+            "your browser the model turns noise into a network like that. It has learned it from the "
+            "checkpoints of thousands of training runs.")
 
 def page_text(
     name:str|Path,        # of a shipped model, or a path
@@ -288,7 +292,7 @@ def page_text(
     spec['task'] = _describe_points(ask) if spec['points'] else describe_pictures(ask)
     spec |= _words(ask, spec)
     still, still_words = still_picture(ask)
-    template = Environment(autoescape=False).from_string((PAGE_FOLDER/'page.html').read_text())
+    template = Environment(autoescape=True).from_string((PAGE_FOLDER/'page.html').read_text())
     return template.render(
         name=title, task=task.name.split('[')[0], css=(PAGE_FOLDER/'page.css').read_text(), links=links,
         about=about_model(ask), lessons=lessons, still=still, still_words=still_words,
@@ -316,8 +320,8 @@ def _words(ask, spec): # that stand below panels
     if ask.hide == 1: first, best, third = 'middling', 'best', 'one of the worst'
     plane = (f"A plane through three networks: {first} (green), {best} (red) and {third}. The bluer the "
              "ground, the worse the networks there. The orange dot is the answer, seen from above.")
-    origin = 'noises' if ask.hide else 'starts'
-    many = f"64 networks from as many {origin} vote: the mean of their probabilities counts."
+    noise = 'noise alone' if ask.hide else 'noise of its own'
+    many = f"64 networks, each from {noise}, vote: the mean of their probabilities counts."
     if spec['points']: many += f" Each is guessed {MANY_ROUNDS} times."
     return dict(groundWords=plane, groundNames=[first, best], manyWords=many)
 
@@ -327,16 +331,19 @@ def write_page(
     *,
     lessons:str=LESSONS,  # where the page's link to the lessons leads
 )->list[Path]:            # the files, index.html first
-    "Write the pages of some models. Raises UserError as `page_text`, and for two models of one name."
+    "Write the pages of some models. Raises UserError as `page_text`, `check_output` and `check_pages`."
     names = [Path(model_file(m)).stem for m in models]
     if not names: raise UserError("there is no model to write a page of; name one, such as digits-loss")
     if twice := [n for n in names if names.count(n) > 1]:
         raise UserError(f"two models are called {twice[0]}, and a page is named after its model; rename one")
+    if 'index' in names[1:]:
+        raise UserError("the first model's page is called index; rename the model called index")
     out = check_output(out, folder=True)
     files = ['index.html', *(f'{name}.html' for name in names[1:])]
+    check_pages(out, files)
     texts = []
     for model, name in zip(models, names):
-        links = [dict(href=f, words=n, here=n == name) for f, n in zip(files, names)]
+        links = [dict(href=quote(f), words=n, here=n == name) for f, n in zip(files, names)]
         texts.append(page_text(model, links=links, lessons=lessons))
     out.mkdir(parents=True, exist_ok=True)
     for file, text in zip(files, texts): write_whole(out/file, text.encode())

@@ -61,7 +61,8 @@ class Panel {
       if (canvas.width !== w || canvas.height !== h) Object.assign(canvas, {width: w, height: h});
       const ctx = canvas.getContext('2d');
       ctx.setTransform(dots, 0, 0, dots, 0, 0);
-      ctx.clearRect(0, 0, width, height);
+      ctx.fillStyle = colours.sheet;        // on paper too, whatever its colour there
+      ctx.fillRect(0, 0, width, height);
       ctx.font = '12px system-ui, sans-serif';
       this.draw(ctx, width, height);
     });
@@ -104,7 +105,7 @@ const ticks = (low, high, n = 5) => {       // round numbers
 
 // Axes: places of values inside of a frame
 const frame = (ctx, width, height, {x, y, xTitle, yTitle, left = 46, bottom = 36}) => {
-  const box = {l: left, r: width - 10, t: 10, b: height - bottom};
+  const box = {l: left, r: width - 14, t: 10, b: height - bottom};
   const px = v => box.l + (v - x[0])/(x[1] - x[0])*(box.r - box.l);
   const py = v => box.b - (v - y[0])/(y[1] - y[0])*(box.b - box.t);
   for (const v of ticks(...x)) {
@@ -126,15 +127,17 @@ const drawPrompts = (ctx, width, height, {tried, span, unit, best, start}) => {
   const top = Math.max(span[1], start || 0, ...tried.slice(-1).map(([, got]) => Math.min(got, 1.3*span[1])));
   const {px, py, box} = frame(ctx, width, height, {x: [0, span[1]], y: [0, 1.04*top], ...titles});
   ctx.save();
-  ctx.beginPath(); ctx.rect(box.l, box.t - 6, box.r - box.l + 8, box.b - box.t + 12); ctx.clip();
+  ctx.beginPath(); ctx.rect(box.l - 8, box.t - 8, box.r - box.l + 16, box.b - box.t + 16); ctx.clip();
   line(ctx, [[px(0), py(0)], [px(span[1]), py(span[1])]], colours.green, {width: 2});
   if (start !== null) line(ctx, [[box.l, py(start)], [box.r, py(start)]], colours.faint, {dash: [2, 4]});
   if (best) line(ctx, [[px(best), box.t], [px(best), box.b]], colours.faint, {dash: [6, 4]});
   tried.slice(0, -1).forEach(([asked, got]) => dot(ctx, px(asked), py(got), 3, colours.blue, null));
-  for (const [asked, got] of tried.slice(-1)) dot(ctx, px(asked), py(got), 7, colours.orange);
+  const [asked, got] = tried[tried.length - 1], beyond = got > 1.04*top;
+  dot(ctx, px(asked), beyond ? box.t + 7 : py(got), 7, colours.orange);
   ctx.restore();
   const pale = {align: 'right', colour: colours.faint};
   if (start !== null) words(ctx, 'the start', box.r - 4, py(start) - 4, pale);
+  if (beyond) words(ctx, `↑ ${short(got)}`, px(asked) + 12, box.t + 11);
   if (best) words(ctx, 'best in training', px(best) + 5, box.t + 12, {colour: colours.faint});
 };
 
@@ -217,11 +220,15 @@ const drawGround = (ctx, width, height, {ground, place, trail, minimize, names})
   ctx.save();
   ctx.beginPath(); ctx.rect(x0, 0, side, side); ctx.clip();
   for (const p of trail) dot(ctx, ...at(p), 2.5, colours.ink, null);
+  const hides = ([u, v], left, y, wide) => (   // would words above y be under that place's dot?
+    u > left - 10 && u < left + wide + 10 && v < y && v > y - 34);
   const marks = [[corners[0], colours.green, names[0]], [corners[1], colours.red, names[1]]];
   for (const [p, colour, text] of marks) {
     const [x, y] = at(p);
     dot(ctx, x, y, 6, colour, colours.sheet);
-    const align = x > x0 + .7*side ? 'right' : x < x0 + .3*side ? 'left' : 'center', above = y > 30;
+    const align = x > x0 + .7*side ? 'right' : x < x0 + .3*side ? 'left' : 'center';
+    const wide = ctx.measureText(text).width, left = x - wide*{left: 0, center: .5, right: 1}[align];
+    const above = y > 30 && !(place && hides(at(place), left, y, wide));
     words(ctx, text, x, above ? y - 12 : y + 20, {align});
   }
   if (place) dot(ctx, ...at(place), 8, colours.orange, colours.ink);
@@ -244,11 +251,15 @@ const drawDots = (ctx, width, height, {values, asked, title}) => {
   const low = Math.min(...values, asked), high = Math.max(...values, asked), pad = .06*(high - low) || .1;
   const axes = {x: [low - pad, high + pad], y: [0, 1], xTitle: title, left: 12};
   const {px, box} = frame(ctx, width, height, axes);
-  const stacks = new Map(), r = Math.min(5, (box.r - box.l)/90);
+  const r = Math.min(5, (box.r - box.l)/90), stacks = new Map();
+  const stackOf = v => Math.round((px(v) - box.l)/(2*r));
+  for (const v of values) stacks.set(stackOf(v), (stacks.get(stackOf(v)) || 0) + 1);
+  const apart = Math.min(2*r, (box.b - box.t - 2*r)/Math.max(1, Math.max(...stacks.values()) - 1));
+  stacks.clear();
   line(ctx, [[px(asked), box.t], [px(asked), box.b]], colours.green, {width: 2, dash: [6, 4]});
   for (const v of [...values].sort((a, b) => a - b)) {
-    const stack = Math.round((px(v) - box.l)/(2*r)), at = stacks.get(stack) || 0;
+    const stack = stackOf(v), at = stacks.get(stack) || 0;
     stacks.set(stack, at + 1);
-    dot(ctx, box.l + stack*2*r, box.b - r - at*2*r, r, colours.orange, null);
+    dot(ctx, box.l + stack*2*r, box.b - r - at*apart, r, colours.orange, null);
   }
 };

@@ -3,8 +3,8 @@
 
 // Asking: the last move always arrives
 
-const forgetKey = s => JSON.stringify([s.start, s.width, s.subset, s.noise, s.guidance]);
-let restTimer = 0, busy = '', latestWish = null;
+const forgetKey = s => `${groundOf(s)} ${s.guidance}`;      // answers to be shown together have the same
+let restTimer = 0, addressTimer = 0, busy = '', latestWish = null;
 const change = (changes, draft) => {
   state = {...state, ...changes};
   showState();
@@ -12,11 +12,14 @@ const change = (changes, draft) => {
   if (draft) restTimer = setTimeout(() => ask(false), 250);
   ask(draft);
 };
+const tooFew = () => spec.points && state.points.length < 2;
 const ask = draft => {                      // one draft is on its way at most; the newest question waits here
   latestWish = {state, draft};
   if (!draft) clearTimeout(restTimer);
-  if (spec.points && state.points.length < 2) {
-    latestWish = null;
+  if (tooFew()) {
+    [latestWish, answer, ground, busy, asked] = [null, null, null, '', ++questions];
+    byId('said').textContent = 'waiting for points';
+    for (const name of FOLLOWING) if (panels[name]) panels[name].refresh();
     note('draw two points or more');
     keepAddress();
     return;
@@ -30,7 +33,9 @@ const send = () => {
 };
 const keepAddress = () => {
   const hash = hashOf(state);
-  if (hash !== location.hash) history.replaceState(null, '', hash);
+  clearTimeout(addressTimer);
+  try { if (hash !== location.hash) history.replaceState(null, '', hash); }
+  catch { addressTimer = setTimeout(keepAddress, 5000); }   // Safari allows a hundred in half a minute
 };
 
 const HEARS = {
@@ -41,6 +46,7 @@ const HEARS = {
   },
   answer: message => {
     if (message.id === asked) busy = '';
+    if (tooFew()) return;
     if (firstAnswer === null) firstAnswer = performance.now();
     showAnswer(message);
     if (latestWish) { send(); return; }
@@ -49,6 +55,8 @@ const HEARS = {
     settledWaiters.splice(0).forEach(resolve => resolve(answer));
   },
   ground: message => {
+    grounds.set(message.key, message);
+    if (grounds.size > 4) grounds.delete(grounds.keys().next().value);     // as the worker does
     if (!answer || message.key !== groundOf(answer.state)) return;
     ground = message;
     answer.place = message.place;
@@ -56,10 +64,11 @@ const HEARS = {
     panels.ground.refresh();
   },
   own: ({own}) => { pad.own = own; panels.own.refresh(); },
-  progress: ({done}) => { buildMany.bar.value = done; },
-  many: message => { many = message; showMany(); },
+  progress: ({id, done}) => { if (id === manyAsked) buildMany.bar.value = done; },
+  many: message => { if (message.id === manyAsked) { many = message; showMany(); } },
   error: ({text}) => fail(text),
 };
+const grounds = new Map();                  // the last few
 const groundOf = s => JSON.stringify([s.start, s.noise, s.width, s.subset, s.points]);
 const fail = text => {
   busy = '';
@@ -75,13 +84,16 @@ const showAnswer = message => {
   answer = message;
   const got = message.metric[metric.name], {prompt} = message.state, key = forgetKey(message.state);
   if (triedKey !== key) { tried.length = 0; trail.length = 0; triedKey = key; }
-  if (before && groundOf(before.state) !== groundOf(message.state)) ground = null;
+  if (!before || groundOf(before.state) !== groundOf(message.state)) {
+    ground = grounds.get(groundOf(message.state)) || null;
+  }
   tried.push([prompt, got]);
   if (tried.length > 200) tried.shift();
   if (message.place) { trail.push(message.place); if (trail.length > 200) trail.shift(); }
   if (message.own) pad.own = message.own;
-  const others = metric.name === 'loss' ? `, ${message.metric.error.toFixed(1)} % errors` : '';
+  const others = metric.name === 'loss' ? `, ${message.metric.error.toFixed(1)}\u00a0% errors` : '';
   const [wish, there] = [short(prompt), `${short(got)} ${metric.unit}`];
+  byId('said').className = '';
   byId('said').setAttribute('aria-busy', message.draft);       // read out loud only at rest
   byId('said').innerHTML = `asked for <b>${wish}</b>, got <b>${there}</b>${others}`;
   for (const name of FOLLOWING) if (panels[name]) panels[name].refresh();

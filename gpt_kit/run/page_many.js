@@ -22,19 +22,21 @@ const buildMany = () => {
   Object.assign(buildMany, {go, bar, text, more, dots, disputed});
   go.addEventListener('click', askMany);
 };
+let manyAsked = 0;                          // 0: what still comes is not wanted
 const askMany = () => {
   const {go, bar, text} = buildMany;
-  if (spec.points && state.points.length < 2) return;
+  if (tooFew() && !go.dataset.busy) return;
   if (go.dataset.busy) { worker.postMessage({kind: 'stop'}); endMany('stopped'); return; }
   go.dataset.busy = 'yes';
   go.textContent = 'stop';
   Object.assign(bar, {hidden: false, value: 0});
   text.textContent = 'sampling …';
-  worker.postMessage({kind: 'many', id: ++questions, state, n: 64});
+  worker.postMessage({kind: 'many', id: manyAsked = ++questions, state, n: 64});
 };
 const endMany = words => {
   const {go, bar, text} = buildMany;
   delete go.dataset.busy;
+  manyAsked = 0;
   go.textContent = 'ask for 64 networks';
   bar.hidden = true;
   text.textContent = words;

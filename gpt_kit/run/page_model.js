@@ -1,13 +1,11 @@
 // The G.pt transformer and its sampler, as lessons gpt.model, gpt.diffusion and gpt.prompt have them.
 'use strict';
 
-const AT_ONCE = 1088;       // tokens that go through the model together
-
 class Transformer {
   constructor(spec, weights, desk, most) {  // most: tokens of a network
     const {width, heads, depth} = spec.config;
     Object.assign(this, {spec, desk, weights, E: width, E8: up8(width), heads, d: width/heads});
-    const rows = this.rows = Math.max(AT_ONCE, 2*most), E8 = this.E8;
+    const rows = TOGETHER*most, E8 = this.E8;
     this.scalars = [this.linear('scalars.0'), this.linear('scalars.2')];
     this.family = spec.tensors['family.0.weight'] && [this.linear('family.0'), this.linear('family.2')];
     this.blocks = [...Array(depth).keys()].map(i => this.block(`blocks.${i}`));
@@ -23,7 +21,7 @@ class Transformer {
     this.scores = take(longest*longest); this.heard = take(longest*up8(this.d));
   }
   static size(spec, most) {                 // floats that it needs
-    const {width} = spec.config, rows = Math.max(AT_ONCE, 2*most), weights = 1.2*spec.n + 1e5;
+    const {width} = spec.config, rows = TOGETHER*most, weights = 1.2*spec.n + 1e5;
     const inside = Math.max(4*width, spec.tensors['tokens.encoder.weight'][2]);
     return weights + rows*(3*up8(width) + up8(inside) + up8(6*width) + 1024) + 4*up8(most)**2 + 2e5;
   }

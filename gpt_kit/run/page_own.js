@@ -3,13 +3,13 @@
 
 const pad = {strokes: []};
 const buildOwn = () => {
-  const label = `drawing pad: draw ${spec.task.drawWords} with finger, pen or mouse; ` +
-                'keys 0 to 9 put a test picture on it';
+  const draw = `Draw ${spec.task.drawWords} with finger, pen or mouse`;
+  const keys = 'Keys 0 to 9 put a test picture there', label = `drawing pad: ${draw}. ${keys}`;
   const canvas = make('canvas', {className: 'pad', tabIndex: 0, role: 'application', 'aria-label': label});
   const bars = canvasFor('how sure the network is of each class', 'bars');
   const clear = make('button', {type: 'button'}, 'clear');
   const row = (...all) => make('div', {className: 'row'}, ...all);
-  const text = make('p', {className: 'faint'}, `Draw ${spec.task.drawWords}; the network says what it sees.`);
+  const text = make('p', {className: 'faint'}, `${draw}; the network says what it sees. ${keys}.`);
   section('Draw one yourself', 'double', row(canvas, bars), row(clear), text);
   panels.pad = new Panel(canvas, drawPad);
   panels.own = Object.assign(new Panel(bars, (ctx, w, h) => {
@@ -28,6 +28,7 @@ const listenToPad = canvas => {
   };
   let drawing = false;
   canvas.addEventListener('pointerdown', e => {
+    if (e.button || !e.isPrimary) return;   // a second finger, or another button
     drawing = true;
     canvas.setPointerCapture(e.pointerId);
     if (pad.given) Object.assign(pad, {strokes: [], given: null});
@@ -35,7 +36,7 @@ const listenToPad = canvas => {
     sendPicture();
   });
   canvas.addEventListener('pointermove', e => {
-    if (!drawing) return;
+    if (!drawing || !e.isPrimary) return;
     pad.strokes[pad.strokes.length - 1].push(at(e));
     sendPicture();
   });

@@ -93,6 +93,7 @@ const exampleChoice = () => {
   const choice = make('select', {'aria-label': 'an example to begin with'}, ...options);
   choice.addEventListener('change', () => {
     if (choice.value in EXAMPLES) change({points: exampleOf(choice.value)}, false);
+    choice.selectedIndex = 0;               // so that it can be chosen again
   });
   return choice;
 };

@@ -103,13 +103,15 @@ const listenToPlane = (canvas, tell, cross) => {
     tell.put([...points, settle([x, y, mode])], draft);
   };
   canvas.addEventListener('pointerdown', e => {
+    if (e.button || !e.isPrimary) return;   // a second finger, or another button
     drawing = true;
     last = cross.at = null;
     canvas.setPointerCapture(e.pointerId);
     edit(...at(e), true);
   });
-  canvas.addEventListener('pointermove', e => { if (drawing) edit(...at(e), true); });
+  canvas.addEventListener('pointermove', e => { if (drawing && e.isPrimary) edit(...at(e), true); });
   const stop = () => {
+    if (!drawing) return;
     drawing = false;
     tell.put(tell.points(), false);
   };

@@ -30,6 +30,7 @@ const fitted = (name, v) => {               // to its dial
   const {min, max, step, digits = 0} = DIALS[name], there = isFinite(v) ? v : FIRST[name];
   return +Math.min(max, Math.max(min, Math.round((there - min)/step)*step + min)).toFixed(digits);
 };
+FIRST.prompt = fitted('prompt', FIRST.prompt);
 const stateOf = hash => {
   const said = new URLSearchParams(hash.replace(/^#/, '')), found = {...FIRST};
   for (const name of Object.keys(DIALS)) {

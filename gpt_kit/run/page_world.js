@@ -38,8 +38,13 @@ class World {
   start(state) {                            // the untrained network and how good it is
     return this.keep(JSON.stringify([state.start, state.width, state.subset, state.points]), () => {
       const shape = this.shape(state), row = startRow(shape, this.spec.startSeed + state.start);
-      return {row, balanced: this.balances ? balancedRow(row, shape) : row, metric: this.metric(row, state)};
+      const balanced = this.balances ? balancedRow(row, shape) : row;
+      return {row, balanced, metric: this.startMetric(row, state)};
     });
+  }
+  startMetric(row, state) {                 // on all test pictures, also where the page holds only some
+    const {startMetrics, width} = this.spec, known = startMetrics && state.width === width.own;
+    return known ? Math.fround(startMetrics[state.start]) : this.metric(row, state);
   }
   keep(key, make) {                         // the last dozen
     if (!this.kept.has(key)) this.kept.set(key, make());
