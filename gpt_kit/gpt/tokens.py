@@ -87,7 +87,7 @@ class NeuronTokens(nn.Module):
     def encode(self,
         noised:Tensor,  # (B, D) future weights with noise
         start:Tensor,   # (B, D)
-        view:NeuronView|None=None,  # of networks of another width
+        view:NeuronView|None=None,  # of networks with other numbers of neurons
     )->Tensor:          # (B, n+1, E)
         "A token for each neuron, then one for the rest."
         view = view or self.view
@@ -98,7 +98,7 @@ class NeuronTokens(nn.Module):
 
     def decode(self,
         tokens:Tensor,  # (B, n+1, E)
-        view:NeuronView|None=None,  # of networks of another width
+        view:NeuronView|None=None,  # of networks with other numbers of neurons
     )->Tensor:          # (B, D)
         "Weights from tokens."
         tables = [self.decoder(tokens[:, :-1]), self.rest_decoder(tokens[:, -1])]
