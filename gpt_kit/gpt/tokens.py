@@ -80,7 +80,7 @@ class NeuronTokens(nn.Module):
     ):
         super().__init__()
         self.view = NeuronView(layout)
-        c, rest = self.view.C
+        c, rest = self.view.C       # numbers in a row of each table: of a neuron, of the rest
         self.encoder, self.decoder = nn.Linear(2*c, width), nn.Linear(width, c)
         self.rest_encoder, self.rest_decoder = nn.Linear(2*rest, width), nn.Linear(width, rest)
 
